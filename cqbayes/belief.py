@@ -1,0 +1,113 @@
+"""How a learning policy keeps its posterior: updated in every round, or refitted on a schedule."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import Partial
+from jaxtyping import Array, Int, PRNGKeyArray
+
+from cqbayes.choice import ChoiceData
+from cqbayes.inference import Status
+from cqbayes.inference.online import prior, update
+from cqbayes.posterior import Posterior
+from cqbayes.preference import PreferenceModel, Sizes
+
+
+class Believed(NamedTuple):
+    """A posterior, and how many refits failed and left the one before in force."""
+
+    posterior: Posterior
+    failures: Int[Array, ""]
+
+
+class Belief(NamedTuple):
+    """``init``, ``update`` and ``refit`` as in :class:`cqbayes.policies.Policy`."""
+
+    init: Callable[[PRNGKeyArray], Believed]
+    update: Callable[[PRNGKeyArray, Believed, ChoiceData], Believed]
+    refit: Callable[[PRNGKeyArray, Believed, ChoiceData], Believed] | None = None
+
+
+def online(model: PreferenceModel, sizes: Sizes, log: ChoiceData | None = None) -> Belief:
+    """The online Gaussian, updated in every round; ACQB's default.
+
+    Args:
+        model: a disjoint linear model.
+        sizes: numbers of LLMs and context dimensions.
+        log: earlier choices to start from.
+
+    Raises:
+        InputError: if the model is not disjoint and linear.
+    """
+    begin = prior(model, sizes)
+    if log is not None:
+        begin = jax.jit(update)(begin, log)
+    return Belief(init=Partial(_start, begin), update=_update_online)
+
+
+def _start(posterior: Posterior, key: PRNGKeyArray) -> Believed:
+    return Believed(posterior, jnp.array(0))
+
+
+def _update_online(key: PRNGKeyArray, state: Believed, rows: ChoiceData) -> Believed:
+    return state._replace(posterior=update(state.posterior, rows))
+
+
+def refitted(
+    fit: Callable[..., Any],
+    model: PreferenceModel,
+    sizes: Sizes,
+    log: ChoiceData | None = None,
+    **settings: Any,
+) -> Belief:
+    """Refitted by an engine whenever the driver says so; unchanged in between.
+
+    Args:
+        fit: an engine's ``fit``, such as ``load_engine("laplace").fit``.
+        model: any model that the engine can run.
+        sizes: numbers of LLMs and context dimensions.
+        log: earlier choices, kept in every refit. Without one the policy starts from the prior.
+        settings: the engine's own.
+    """
+    nothing = ChoiceData(
+        context=jnp.zeros((1, sizes.dim)),
+        offered=jnp.zeros((1, sizes.num_llms), bool),
+        choice=jnp.zeros(1, jnp.int32),
+        weight=jnp.zeros(1),
+    )
+    before = nothing if log is None else log
+    engine = Partial(fit, **settings)
+    return Belief(
+        init=Partial(_fit_first, engine, model, before),
+        update=_keep,
+        refit=Partial(_refit, engine, model, before),
+    )
+
+
+def _fit_first(
+    engine: Any, model: PreferenceModel, before: ChoiceData, key: PRNGKeyArray
+) -> Believed:
+    posterior, info = engine(key, model, before)
+    return Believed(posterior, (info.status != Status.OK).astype(int))
+
+
+def _keep(key: PRNGKeyArray, state: Believed, rows: ChoiceData) -> Believed:
+    return state
+
+
+def _refit(
+    engine: Any,
+    model: PreferenceModel,
+    before: ChoiceData,
+    key: PRNGKeyArray,
+    state: Believed,
+    history: ChoiceData,
+) -> Believed:
+    rows = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), before, history)
+    posterior, info = engine(key, model, rows, state.posterior)
+    good = info.status == Status.OK
+    # Never route on a posterior that its own engine does not vouch for.
+    kept = jax.tree.map(lambda new, old: jnp.where(good, new, old), posterior, state.posterior)
+    return Believed(kept, state.failures + ~good)

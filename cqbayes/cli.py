@@ -1,0 +1,122 @@
+"""The command line. Nothing heavy is imported before a command runs."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cqbayes.errors import InputError
+
+app = typer.Typer(
+    help="Bayesian preference models of user retrials, and the queues that they route.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Seed = Annotated[int, typer.Option(help="Decides all randomness.", min=0)]
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the report and pictures.")] = Path("out/demo"),
+    smoke: Annotated[bool, typer.Option(help="A tiny run that proves nothing.")] = False,
+    seed: Seed = 0,
+) -> None:
+    """The whole loop on real answers of real LLMs, with simulated users."""
+    from cqbayes.demo import SMOKE, Settings
+    from cqbayes.demo import demo as run
+
+    outcome = run(out, (SMOKE if smoke else Settings())._replace(seed=seed))
+    for name, value in outcome.numbers.items():
+        typer.echo(f"{value:>22}  {name}")
+    typer.echo(f"\nreport    {outcome.report}")
+    for path in outcome.files:
+        typer.echo(f"          {path}")
+
+
+@app.command()
+def fit(
+    log: Annotated[Path, typer.Argument(help="Choice data in Parquet.")],
+    model: Annotated[str, typer.Option(help="A file of models/.")] = "disjoint_mnl",
+    engine: Annotated[str, typer.Option(help="nuts, laplace or online.")] = "nuts",
+    out: Annotated[Path, typer.Option(help="NetCDF file for the posterior.")] = Path("out/fit.nc"),
+    seed: Seed = 0,
+) -> None:
+    """Fits a preference model to logged retrials."""
+    import jax
+
+    from cqbayes.catalogue import load_engine, load_model
+    from cqbayes.diagnostics import summary
+    from cqbayes.files import replacing, writable_folder
+    from cqbayes.inference import infer
+    from cqbayes.logs import read_choices
+    from cqbayes.progress import bar
+    from cqbayes.provenance import provenance
+
+    chosen = load_model(model)
+    load_engine(engine)
+    data, llms = read_choices(log)
+    writable_folder(out.parent)
+    with bar(f"fit: {engine}", total=1) as advance:
+        posterior, info = infer(jax.random.key(seed), chosen, data, engine=engine)
+        advance(1)
+    tree = posterior.to_arviz(llms=llms)
+    tree.attrs.update(
+        provenance(model=model, engine=engine, seed=seed, status=int(info.status))
+    )
+    with replacing(out) as temporary:
+        tree.to_netcdf(temporary, engine="h5netcdf")
+    typer.echo(summary(posterior, llms).round(3).to_string())
+    typer.echo(f"\n{info}\nposterior {out}")
+
+
+@app.command()
+def simulate(
+    policy: Annotated[
+        list[str], typer.Option(help="Policy to run; repeat for more. Default: acqb, random.")
+    ] = ["acqb", "random"],  # noqa: B006  (typer's way to give a default)
+    data: Annotated[
+        str, typer.Option(help="synthetic, or a folder of data/.")
+    ] = "synthetic",
+    posterior: Annotated[
+        str, typer.Option(help="What feeds the Thompson step: online, laplace or nuts.")
+    ] = "online",
+    rounds: Annotated[int, typer.Option(min=1)] = 5_000,
+    seeds: Annotated[int, typer.Option(min=2, help="Independent repetitions.")] = 32,
+    slate_size: Annotated[int, typer.Option(help="Most LLMs that answer one query.")] = 1,
+    arrival_rate: Annotated[
+        float | None, typer.Option(help="Arrivals per round; default: capacity minus slack.")
+    ] = None,
+    slack: Annotated[float, typer.Option(help="Distance from capacity.")] = 0.1,
+    llms: Annotated[int, typer.Option(min=1, help="LLMs of the synthetic truth.")] = 5,
+    dim: Annotated[int, typer.Option(min=1, help="Dimensions of a context.")] = 5,
+    out: Annotated[Path, typer.Option(help="Folder for results and pictures.")] = Path("out/simulate"),
+    seed: Seed = 0,
+) -> None:
+    """Runs policies against the oracle in the retrial queue."""
+    from cqbayes.simulation_study import run
+
+    for line in run(
+        policies=policy, data=data, posterior=posterior, rounds=rounds, num_seeds=seeds,
+        slate_size=slate_size, arrival_rate=arrival_rate, slack=slack, num_llms=llms, dim=dim,
+        out=out, seed=seed,
+    ):
+        typer.echo(line)
+
+
+def main() -> None:
+    """Runs a command; bad input is one line on standard error and exit code 2."""
+    try:
+        app()
+    except InputError as error:
+        typer.echo(f"cqbayes: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("cqbayes: interrupted; files written so far are whole", err=True)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,232 @@
+"""The loop, end to end, on real answers of real LLMs and simulated users."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from cqbayes import belief
+from cqbayes.catalogue import load_engine, load_model, load_scores
+from cqbayes.choice import ChoiceData
+from cqbayes.diagnostics import agreement, summary
+from cqbayes.environments.queue import capacity, retrial_queue
+from cqbayes.environments.scores import ScoreTable, from_scores
+from cqbayes.files import replacing, writable_folder
+from cqbayes.inference import infer
+from cqbayes.logs import write_choices
+from cqbayes.policies import Setup
+from cqbayes.policies.random import random
+from cqbayes.preference import sizes_of
+from cqbayes.progress import bar
+from cqbayes.provenance import provenance
+from cqbayes.regret import growth_exponent, over_seeds
+from cqbayes.report import Section, write_report
+from cqbayes.simulate import doubling, simulate
+from cqbayes.study import Results, World, run_policies, table, thinned
+
+DATA = "paretobandit3"
+SIMULATED = (
+    "Scores and costs are those of real answers of real LLMs; users, their retrials and the queue "
+    "are simulated."
+)
+
+
+class Settings(NamedTuple):
+    """Sizes of the demo; ``smoke`` ones finish in a fraction of the time and prove nothing."""
+
+    dim: int = 16
+    num_choices: int = 2_000
+    num_draws: int = 500
+    rounds: int = 4_000
+    num_seeds: int = 24
+    slack: float = 0.05
+    refit_draws: int = 150
+    seed: int = 0
+
+
+SMOKE = Settings(dim=4, num_choices=300, num_draws=200, rounds=200, num_seeds=3, refit_draws=50)
+
+
+class Outcome(NamedTuple):
+    """Where the demo's files are, and the numbers that matter."""
+
+    report: Path
+    files: list[Path]
+    numbers: dict[str, str]
+
+
+def demo(out: str | Path, settings: Settings = Settings(), progress: bool = True) -> Outcome:  # noqa: B008
+    """Runs the whole loop and writes a report, pictures and results into the folder ``out``.
+
+    Scores become simulated users; a gateway that routes at random logs their retrials; NUTS and
+    Laplace fit the log; their posteriors drive ACQB on held-out queries.
+
+    Raises:
+        InputError: if ``out`` cannot be written to.
+    """
+    folder = writable_folder(out)
+    log_key, nuts_key, laplace_key, queue_key = jax.random.split(jax.random.key(settings.seed), 4)
+    scores = load_scores(DATA, settings.dim)
+    log = simulated_log(log_key, scores.part("train"), settings.num_choices)
+    write_choices(
+        folder / "retrial_log.parquet", log, list(scores.llms), f"{DATA}, train split. {SIMULATED}"
+    )
+
+    model = load_model("disjoint_mnl")
+    with bar("fit: Laplace, then NUTS", total=2, show=progress) as advance:
+        laplace, laplace_info = infer(laplace_key, model, log, engine="laplace")
+        advance(1)
+        nuts, nuts_info = infer(nuts_key, model, log, engine="nuts", num_draws=settings.num_draws)
+        advance(1)
+    gap = agreement(laplace, nuts, first_ess=float(laplace_info.stats.get("ess", np.inf)))
+
+    population = from_scores(scores.part("test"))
+    rate = capacity(population) - settings.slack
+    results = run_policies(
+        queue_key,
+        World(population, rate),
+        _setups(log, settings),
+        settings.rounds,
+        settings.num_seeds,
+        refit_after=doubling(settings.rounds // 8, settings.rounds),
+        progress=progress,
+    )
+    return _write(folder, settings, scores, float(rate), (laplace, nuts),
+                  (laplace_info, nuts_info), gap, results)
+
+
+def simulated_log(key: jax.Array, scores: ScoreTable, num_choices: int) -> ChoiceData:
+    """Retrials that simulated users make of real answers, two of them shown at random each time.
+
+    The log is the trace of a queue under the random policy, so it holds what real logs hold: hard
+    queries come back, and back again.
+    """
+    population = from_scores(scores)
+    queue = retrial_queue(population, capacity(population, 2) - 0.05, slate_size=2)
+    policy = random(len(scores.llms), slate_size=2)
+    # Some rounds idle: a tenth more rounds than choices, then exactly as many as were asked for.
+    rounds = num_choices + num_choices // 2
+    rows = simulate(key, policy, queue, rounds, record=True).choices()
+    served = np.flatnonzero(np.asarray(rows.weight) > 0)[:num_choices]
+    return jax.tree.map(lambda column: column[served], rows)
+
+
+def _setups(log: ChoiceData, settings: Settings) -> dict[str, tuple[str, Setup]]:
+    """ACQB with each posterior, and its rivals; the learners all start from the same log."""
+    model, sizes = load_model("disjoint_mnl"), sizes_of(log)
+    draws = settings.refit_draws
+    online = belief.online(model, sizes, log)
+    laplace = belief.refitted(load_engine("laplace").fit, model, sizes, log)
+    nuts = belief.refitted(
+        load_engine("nuts").fit, model, sizes, log,
+        num_warmup=draws, num_draws=draws, num_chains=1,
+    )
+    return {
+        label: (name, Setup(sizes, 1, how))
+        for label, name, how in (
+            ("oracle", "oracle", online),
+            ("ACQB, NUTS", "acqb", nuts),
+            ("ACQB, Laplace", "acqb", laplace),
+            ("ACQB, online", "acqb", online),
+            ("FIFO, Laplace", "fifo_acqb", laplace),
+            ("best single", "best_single", online),
+            ("random", "random", online),
+        )
+    }
+
+
+def _write(
+    folder: Path,
+    settings: Settings,
+    scores: ScoreTable,
+    rate: float,
+    posteriors: tuple[Any, Any],
+    infos: tuple[Any, Any],
+    gap: Any,
+    results: Results,
+) -> Outcome:
+    # Matplotlib and ArviZ's plots take seconds to import: not before they are needed.
+    from cqbayes import plots
+
+    llms = list(scores.llms)
+    where = f"{DATA}, held-out queries, arrival rate {rate:.3f}; simulated users"
+    trees = {
+        name: posterior.to_arviz(llms=llms)
+        for name, posterior in zip(("Laplace + PSIS", "NUTS"), posteriors, strict=True)
+    }
+    pictures = [
+        plots.save(figure, folder / name)
+        for name, figure in (
+            ("regret.png", plots.regret_figure(results.curves, where)),
+            ("waits.png", plots.wait_figure(results.performance, where)),
+            ("posterior.png", plots.forest_figure(trees, "Posterior by two engines")),
+            ("ranks.png", plots.rank_figure(trees["NUTS"], "Ranks of the NUTS chains")),
+        )
+    ]
+    with replacing(folder / "curves.nc") as temporary:
+        thinned(results.curves).to_netcdf(temporary, engine="h5netcdf")
+    summaries = summary(posteriors[1], llms)
+    rows = table(results)
+    for name, frame in (("policies.csv", rows), ("posterior.csv", summaries)):
+        with replacing(folder / name) as temporary:
+            frame.to_csv(temporary)
+    numbers = _numbers(infos[1], gap, results)
+    facts = provenance(**settings._asdict(), data=DATA, arrival_rate=round(rate, 4))
+    report = write_report(
+        folder / "report.html",
+        "Routing and scheduling LLMs from user retrials",
+        f"{SIMULATED} {len(llms)} LLMs, {settings.num_choices:,} logged choices, "
+        f"{settings.num_seeds} seeds of {settings.rounds:,} rounds; ± is one standard error.",
+        numbers,
+        _sections(infos, gap, results, rows, summaries),
+        facts,
+    )
+    files = [folder / name for name in
+             ("retrial_log.parquet", "curves.nc", "policies.csv", "posterior.csv")]
+    return Outcome(report, [*pictures, *files], numbers)
+
+
+def _numbers(nuts_info: Any, gap: Any, results: Results) -> dict[str, str]:
+    final = results.curves["routing_regret"].isel(round=-1)
+    tail = results.performance["queue_length_tail"]
+    excess = tail.sel(policy="ACQB, NUTS") - tail.sel(policy="oracle")
+    growth = growth_exponent(results.curves["routing_regret"].sel(policy="ACQB, NUTS").values)
+    return {
+        "worst R-hat of NUTS": f"{float(nuts_info.stats['rhat']):.3f}",
+        "gap of NUTS and Laplace means, in Monte Carlo errors (rms)": f"{gap.mean_z:.2f}",
+        "routing regret of ACQB with NUTS": str(over_seeds(final.sel(policy="ACQB, NUTS").values)),
+        "its growth exponent (random: 1)": f"{growth.value:.2f} [{growth.low:.2f}, {growth.high:.2f}]",
+        "its queue above the oracle's, last tenth": str(over_seeds(excess.values)),
+    }
+
+
+def _sections(infos: tuple, gap: Any, results: Results, rows: Any, summaries: Any) -> list[Section]:
+    failed = ", ".join(f"{name} {count}" for name, count in results.failures.items())
+    shown = summaries.loc[[name.startswith("intercept") for name in summaries.index]].round(3)
+    return [
+        Section(
+            "Who queues how long",
+            "Every policy meets the same arrivals and the same luck. Regret counts departures "
+            "lost in expectation, per round, against the best assortment for the query that was "
+            "served (routing) and against the best waiting query too (matching). Waits are in "
+            "rounds. Refits that an engine did not vouch for and that were not used: " + failed,
+            tables=[rows],
+            pictures=[
+                ("regret.png", "Regret and queue length against rounds."),
+                ("waits.png", "Waiting times of queries that departed; bars are ±2 standard errors."),
+            ],
+        ),
+        Section(
+            "What the log says of the LLMs",
+            f"{infos[1]}. {infos[0]}. Means differ by {gap.mean_gap:.3f} posterior standard "
+            f"deviations (rms), that is {gap.mean_z:.2f} Monte Carlo standard errors; standard "
+            f"deviations have a ratio of {gap.sd_ratio:.3f}. The table shows the intercepts; all "
+            "parameters are in posterior.csv.",
+            tables=[shown],
+            pictures=[
+                ("posterior.png", "Posterior means with 50 and 94 percent intervals."),
+                ("ranks.png", "Ranks of each chain among all: mixed chains are flat."),
+            ],
+        ),
+    ]

@@ -1,0 +1,109 @@
+"""Diagnostics: posteriors as ArviZ ``DataTree``, and what ArviZ says of them."""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pandas as pd
+from jaxtyping import PRNGKeyArray
+
+from cqbayes.errors import InputError
+from cqbayes.posterior import Posterior
+from cqbayes.preference import layout
+
+
+def to_datatree(
+    posterior: Posterior,
+    *,
+    key: PRNGKeyArray | None = None,
+    num_draws: int = 1000,
+    llms: list[str] | None = None,
+) -> Any:
+    """The posterior as an ArviZ ``DataTree``.
+
+    Args:
+        posterior: any.
+        key: for posteriors that are not draws already; seed 0 where absent.
+        num_draws: likewise.
+        llms: names of the LLMs, for the coordinate ``llm``.
+
+    Raises:
+        InputError: if there are not as many names as LLMs.
+    """
+    import arviz_base
+
+    sizes = posterior.sizes
+    if llms is not None and len(llms) != sizes.num_llms:
+        raise InputError(f"llms: expected {sizes.num_llms} names, got {len(llms)}")
+    sites = posterior.sites(jax.random.key(0) if key is None else key, num_draws)
+    coords = {
+        "llm": list(llms) if llms else [f"llm{j}" for j in range(sizes.num_llms)],
+        "feature": [f"x{k}" for k in range(sizes.dim)],
+    }
+    dims = {name: list(d) for name, d in layout(posterior.model, sizes).dims.items()}
+    used = {dim for d in dims.values() for dim in d}
+    return arviz_base.from_dict(
+        {"posterior": {name: np.asarray(value, np.float64) for name, value in sites.items()}},
+        coords={name: values for name, values in coords.items() if name in used},
+        dims=dims,
+    )
+
+
+def summary(posterior: Posterior, llms: list[str] | None = None) -> pd.DataFrame:
+    """ArviZ's summary table: mean, sd, interval, ESS, R-hat and Monte Carlo errors."""
+    import arviz_stats
+
+    return arviz_stats.summary(posterior.to_arviz(llms=llms), round_to="none")
+
+
+class Agreement(NamedTuple):
+    """How far two posteriors lie apart.
+
+    Attributes:
+        mean_gap: root mean square difference of the means, in posterior standard deviations.
+        mean_z: the same in Monte Carlo standard errors: about 1 where only chance divides them.
+        worst_z: the largest difference of means in Monte Carlo standard errors.
+        sd_ratio: geometric mean of the ratio of standard deviations, the first to the second.
+    """
+
+    mean_gap: float
+    mean_z: float
+    worst_z: float
+    sd_ratio: float
+
+
+def agreement(
+    first: Posterior, second: Posterior, first_ess: float | None = None
+) -> Agreement:
+    """Compares two posteriors of one model on the same data.
+
+    Args:
+        first: a posterior.
+        second: another, of the same model and sizes.
+        first_ess: effective draws of ``first`` where ArviZ cannot know them: importance-resampled
+            draws repeat, which hides how few they are. See ``info.stats["ess"]`` of laplace.
+    """
+    import arviz_stats
+
+    a, b = first.to_arviz(), second.to_arviz()
+
+    def moments(tree: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        draws = tree["posterior"].dataset
+        mean = draws.mean(("chain", "draw"))
+        sd = draws.std(("chain", "draw"))
+        ess = arviz_stats.ess(draws, method="mean")
+        flat = [np.concatenate([np.ravel(x[v]) for v in draws.data_vars]) for x in (mean, sd, ess)]
+        return flat[0], flat[1], flat[2]
+
+    mean_a, sd_a, ess_a = moments(a)
+    mean_b, sd_b, ess_b = moments(b)
+    if first_ess is not None:
+        ess_a = np.minimum(ess_a, first_ess)
+    z = (mean_a - mean_b) / np.sqrt(sd_a**2 / ess_a + sd_b**2 / ess_b)
+    gap = (mean_a - mean_b) / sd_b
+    return Agreement(
+        mean_gap=float(np.sqrt(np.mean(gap**2))),
+        mean_z=float(np.sqrt(np.mean(z**2))),
+        worst_z=float(np.max(np.abs(z))),
+        sd_ratio=float(np.exp(np.mean(np.log(sd_a / sd_b)))),
+    )

@@ -1,0 +1,143 @@
+"""Inference engines, one file each, and one way to call them: :func:`infer`."""
+
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Array, Int, PRNGKeyArray
+
+from cqbayes.choice import ChoiceData
+from cqbayes.errors import InputError
+from cqbayes.posterior import Posterior
+from cqbayes.preference import PreferenceModel
+
+
+class Status(IntEnum):
+    """What an engine says of its own result."""
+
+    OK = 0
+    NOT_CONVERGED = 1
+    NOT_POSITIVE_DEFINITE = 2
+    POOR_APPROXIMATION = 3
+    POOR_MIXING = 4
+    NOT_FINITE = 5
+
+    @property
+    def meaning(self) -> str:
+        return _MEANINGS[self]
+
+
+_MEANINGS = {
+    Status.OK: "nothing found wrong",
+    Status.NOT_CONVERGED: "the optimiser stopped before it converged",
+    Status.NOT_POSITIVE_DEFINITE: "the curvature at the mode is not that of a peak: use nuts",
+    Status.POOR_APPROXIMATION: "the posterior is not close to Gaussian (k-hat): use nuts",
+    Status.POOR_MIXING: "the chains disagree or diverged: run longer, or reparametrise the model",
+    Status.NOT_FINITE: "the posterior density is not finite: check the data's scale",
+}
+
+
+class InferenceInfo(eqx.Module):
+    """For people: what an engine found out about its own result. Nothing is computed from it.
+
+    Attributes:
+        engine: name of the engine.
+        status: a :class:`Status` (an array inside ``jit``).
+        stats: named numbers; which ones depends on the engine.
+    """
+
+    engine: str = eqx.field(static=True)
+    status: Int[Array, ""]
+    stats: dict[str, Array]
+
+    @property
+    def ok(self) -> bool:
+        return int(self.status) == Status.OK
+
+    def __str__(self) -> str:
+        status = Status(int(self.status))
+        numbers = ", ".join(f"{name} {float(np.max(v)):.4g}" for name, v in self.stats.items())
+        return f"{self.engine}: {status.name.lower()} ({status.meaning}); {numbers}"
+
+
+class Engine(NamedTuple):
+    """An inference engine.
+
+    Attributes:
+        fit: ``(key, model, data, start, **settings) -> (Posterior, InferenceInfo)``, pure:
+            ``jit`` and ``vmap`` work. ``start`` is an earlier posterior or None.
+        check: ``(key, posterior, info, model, data) -> (Posterior, InferenceInfo)``, run once
+            outside ``jit``: the diagnostics that come from ArviZ, and what follows from them.
+    """
+
+    fit: Callable[..., tuple[Posterior, InferenceInfo]]
+    check: Callable[..., tuple[Posterior, InferenceInfo]] | None = None
+
+
+@eqx.filter_jit
+def _fit(
+    fit: Callable[..., tuple[Posterior, InferenceInfo]],
+    key: PRNGKeyArray,
+    model: PreferenceModel,
+    data: ChoiceData,
+    start: Posterior | None,
+    settings: dict[str, Any],
+) -> tuple[Posterior, InferenceInfo]:
+    return fit(key, model, data, start, **settings)
+
+
+def infer(
+    key: PRNGKeyArray,
+    model: PreferenceModel,
+    data: ChoiceData,
+    *,
+    engine: str = "nuts",
+    start: Posterior | None = None,
+    **settings: Any,
+) -> tuple[Posterior, InferenceInfo]:
+    """Fits a preference model to choices.
+
+    Args:
+        key: a JAX random key.
+        model: a file of ``models/``, through :func:`cqbayes.load_model`.
+        data: the choices.
+        engine: ``nuts``, ``laplace`` or ``online``.
+        start: an earlier posterior, where to start from.
+        settings: the engine's own, such as ``num_draws=1000`` for nuts.
+
+    Returns:
+        The posterior, and what the engine says of it: look at ``info.ok``.
+
+    Raises:
+        InputError: for an unknown engine or setting, or an engine that cannot run this model.
+
+    Example:
+        >>> import jax, cqbayes
+        >>> data = cqbayes.choice_data([[1.0], [-1.0]], [[True], [True]], [1, 0])
+        >>> posterior, info = cqbayes.infer(
+        ...     jax.random.key(0), cqbayes.load_model("disjoint_mnl"), data, engine="laplace")
+        >>> info.engine
+        'laplace'
+    """
+    import inspect
+
+    from cqbayes.catalogue import load_engine
+
+    chosen = load_engine(engine)
+    known = list(inspect.signature(chosen.fit).parameters)[4:]
+    unknown = [name for name in settings if name not in known]
+    if unknown:
+        raise InputError(
+            f"engine {engine}: expected settings among {', '.join(known) or 'none'}, "
+            f"got {', '.join(unknown)}"
+        )
+    if data.num_obs == 0 or not bool((data.weight > 0).any()):
+        raise InputError("data: expected at least one row of positive weight, got none")
+    fit_key, check_key = jax.random.split(key)
+    posterior, info = _fit(chosen.fit, fit_key, model, data, start, settings)
+    if chosen.check is not None:
+        posterior, info = chosen.check(check_key, posterior, info, model, data)
+    return posterior, info

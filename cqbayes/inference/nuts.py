@@ -1,0 +1,99 @@
+"""NumPyro's No-U-Turn Sampler: the general case, and the reference for the other engines.
+
+Hoffman and Gelman 2014, as implemented in NumPyro, with its own warm-up.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PRNGKeyArray
+from numpyro.infer import NUTS
+
+from cqbayes.choice import ChoiceData
+from cqbayes.inference import Engine, InferenceInfo, Status
+from cqbayes.posterior import Draws, Posterior
+from cqbayes.preference import PreferenceModel, layout, log_posterior, sizes_of
+
+RHAT_LIMIT = 1.01
+ESS_PER_CHAIN = 100  # Vehtari et al. 2021
+
+
+def fit(
+    key: PRNGKeyArray,
+    model: PreferenceModel,
+    data: ChoiceData,
+    start: Posterior | None = None,
+    num_warmup: int = 500,
+    num_draws: int = 500,
+    num_chains: int = 4,
+    target_accept: float = 0.8,
+    dense_mass: bool = False,
+) -> tuple[Draws, InferenceInfo]:
+    """Draws of the posterior, ``[chain, draw, parameter]``.
+
+    Chains start at draws of ``start`` where it is given, else uniformly in the cube of half-width
+    1 around 0 of the unconstrained space.
+    """
+    sizes = sizes_of(data)
+    density = log_posterior(model, data)
+
+    def chain(key: PRNGKeyArray) -> tuple[Array, dict[str, Array]]:
+        begin_key, run_key = jax.random.split(key)
+        kernel = NUTS(
+            potential_fn=lambda vector: -density(vector),
+            target_accept_prob=target_accept,
+            dense_mass=dense_mass,
+        )
+        begin = _begin(begin_key, start, layout(model, sizes).size)
+        state = kernel.init(run_key, num_warmup, begin, model_args=(), model_kwargs={})
+        state = jax.lax.fori_loop(0, num_warmup, lambda _, s: kernel.sample(s, (), {}), state)
+
+        def step(state, _):
+            state = kernel.sample(state, (), {})
+            stats = {
+                "diverging": state.diverging,
+                "n_steps": state.num_steps,
+                "acceptance_rate": state.accept_prob,
+                "energy": state.energy,
+            }
+            return state, (state.z, stats)
+
+        return jax.lax.scan(step, state, length=num_draws)[1]
+
+    vectors, stats = jax.vmap(chain)(jax.random.split(key, num_chains))
+    finite = jnp.isfinite(vectors).all()
+    status = jnp.where(finite, Status.OK, Status.NOT_FINITE)
+    return Draws(vectors, model, sizes), InferenceInfo("nuts", status, stats)
+
+
+def _begin(key: PRNGKeyArray, start: Posterior | None, size: int) -> Array:
+    if start is None:
+        return jax.random.uniform(key, (size,), minval=-1.0, maxval=1.0)
+    return start.draw_vector(key)
+
+
+def check(
+    key: PRNGKeyArray,
+    posterior: Draws,
+    info: InferenceInfo,
+    model: PreferenceModel,
+    data: ChoiceData,
+) -> tuple[Posterior, InferenceInfo]:
+    """R-hat and effective sample size by ArviZ; divergences by NumPyro."""
+    import arviz_stats
+    import numpy as np
+
+    draws = posterior.to_arviz()["posterior"].dataset
+    rhat = arviz_stats.rhat(draws).to_array().max().item()
+    ess = min(
+        arviz_stats.ess(draws, method=method).to_array().min().item() for method in ("bulk", "tail")
+    )
+    divergences = int(np.sum(info.stats["diverging"]))
+    chains = posterior.vectors.shape[0]
+    # One chain has no R-hat (NaN): the effective sample size then decides alone.
+    poor = rhat > RHAT_LIMIT or not ess >= ESS_PER_CHAIN * chains or divergences > 0
+    status = Status.POOR_MIXING if info.ok and poor else Status(int(info.status))
+    summary = {"rhat": jnp.array(rhat), "ess": jnp.array(ess)}
+    return posterior, InferenceInfo(info.engine, jnp.array(int(status)), info.stats | summary)
+
+
+ENGINE = Engine(fit, check)

@@ -1,0 +1,168 @@
+"""Online Gaussian: one row at a time, at constant cost, one block per LLM.
+
+The posterior is kept as independent Gaussians ``w_j ~ Normal(m_j, F_j F_j^T)``, one per LLM, over
+the features ``z(x)`` of a disjoint linear model. A row touches ``w_j`` only through the utilities
+``u_j = w_j . z``, which are a priori independent with mean ``a_j = m_j . z`` and variance
+``s_j = |F_j^T z|^2``. So the row's posterior is a problem in the offered utilities alone:
+
+1. its mode ``u* = argmax log P(y | u, S) - sum_j (u_j - a_j)^2 / (2 s_j)``, by Newton, where the
+   curvature is diagonal plus rank one: an implicit step, not a linearised one;
+2. the marginal variances ``s'_j`` of its Laplace approximation at ``u*``, which include what the
+   row leaves coupled between LLMs;
+3. the block that has exactly these moments along ``z`` (moment matching; Minka 2001):
+   ``m_j += F_j F_j^T z (u*_j - a_j) / s_j`` and ``F_j <- F_j (I - g phi phi^T)`` with
+   ``phi = F_j^T z`` and ``g = (1 - sqrt(s'_j / s_j)) / s_j`` (Potter's square-root update, so that
+   a draw ``m_j + F_j e`` needs no factorisation).
+
+One pass over the rows, so approximate: it depends on their order.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from cqbayes.choice import ChoiceData
+from cqbayes.errors import InputError
+from cqbayes.inference import Engine, InferenceInfo, Status
+from cqbayes.posterior import Posterior
+from cqbayes.preference import DisjointLinear, PreferenceModel, Sites, Sizes, sizes_of
+
+NEWTON_STEPS = 4
+
+
+class OnlineGaussian(Posterior):
+    """Independent Gaussians, one per LLM: means ``[llm, feature]`` and square roots."""
+
+    location: Float[Array, "llm feature"]
+    factor: Float[Array, "llm feature feature"]
+    model: PreferenceModel = eqx.field(static=True)
+    sizes: Sizes = eqx.field(static=True)
+
+    def draw(self, key: PRNGKeyArray, spread: float | Array = 1.0) -> Any:
+        noise = jax.random.normal(key, self.location.shape, self.location.dtype)
+        weights = self.location + spread * jnp.einsum("jkl,jl->jk", self.factor, noise)
+        return _linear(self.model).to_params(weights)
+
+    def draw_vector(self, key: PRNGKeyArray) -> Float[Array, " parameter"]:
+        # In the order of the model's own layout: a linear model's sites are its params.
+        return jax.flatten_util.ravel_pytree(self.draw(key))[0]
+
+    def mean(self) -> Any:
+        return _linear(self.model).to_params(self.location)
+
+    def sites(self, key: PRNGKeyArray, num_draws: int) -> Sites:
+        return jax.tree.map(
+            lambda x: x[None], jax.vmap(self.draw)(jax.random.split(key, num_draws))
+        )
+
+
+def _linear(model: PreferenceModel) -> DisjointLinear:
+    if model.linear is None:
+        raise InputError(
+            "engine online: expected a disjoint linear model such as disjoint_mnl; "
+            "use laplace or nuts for this one"
+        )
+    return model.linear
+
+
+def prior(model: PreferenceModel, sizes: Sizes) -> OnlineGaussian:
+    """The prior as an online Gaussian.
+
+    Raises:
+        InputError: if the model's utilities are not disjoint and linear.
+    """
+    deviation = _linear(model).prior_sd(sizes)
+    factor = jnp.broadcast_to(jnp.diag(deviation), (sizes.num_llms, *jnp.diag(deviation).shape))
+    return OnlineGaussian(jnp.zeros(factor.shape[:2]), factor, model, sizes)
+
+
+def _row_moments(
+    mean: Float[Array, " llm"],
+    variance: Float[Array, " llm"],
+    offered: Bool[Array, " llm"],
+    choice: Int[Array, ""],
+    weight: Float[Array, ""],
+) -> tuple[Float[Array, " llm"], Float[Array, " llm"]]:
+    """Mean and marginal variances of the utilities after one row, by Laplace at its mode.
+
+    With ``p_j`` the choice probabilities, the negative log-density has gradient
+    ``w (p - [y]) + (u - a) / s`` and Hessian ``D - w p p^T``, ``D = diag(w p + 1 / s)``; by
+    Sherman and Morrison its inverse is ``D^-1 + w D^-1 p p^T D^-1 / (1 - w p^T D^-1 p)``.
+    """
+    taken = (jnp.arange(mean.size) == choice - 1).astype(mean.dtype)
+    precision = 1 / variance
+
+    def inverse_curvature(utility: Array) -> tuple[Array, Array, Array]:
+        # Softmax with the retry in it; what is not offered has probability zero.
+        peak = jnp.maximum(jnp.max(jnp.where(offered, utility, -jnp.inf)), 0)
+        exponential = jnp.where(offered, jnp.exp(jnp.where(offered, utility, 0) - peak), 0)
+        share = exponential / (jnp.exp(-peak) + jnp.sum(exponential))
+        diagonal = 1 / (weight * share + precision)
+        along = diagonal * share
+        scale = weight / (1 - weight * (share @ along))
+        return share, diagonal, jnp.sqrt(scale) * along
+
+    def step(utility: Array, _: None) -> tuple[Array, None]:
+        share, diagonal, along = inverse_curvature(utility)
+        slope = weight * (taken - share) - (utility - mean) * precision
+        move = diagonal * slope + along * (along @ slope)
+        # At most two units of log-odds at once: the logistic's curvature changes on that scale.
+        return utility + jnp.clip(move, -2, 2), None
+
+    utility, _ = jax.lax.scan(step, mean, length=NEWTON_STEPS, unroll=True)
+    _, diagonal, along = inverse_curvature(utility)
+    return utility, diagonal + along**2
+
+
+def update_row(
+    posterior: OnlineGaussian,
+    context: Float[Array, " dim"],
+    offered: Bool[Array, " llm"],
+    choice: Int[Array, ""],
+    weight: Float[Array, ""],
+) -> OnlineGaussian:
+    """One row; nothing changes, bit for bit, where ``weight`` is 0 or an LLM is not offered."""
+    z = _linear(posterior.model).features(context)
+    phi = jnp.einsum("jkl,k->jl", posterior.factor, z)
+    variance = jnp.sum(phi**2, axis=-1)
+    touched = offered & (weight > 0) & (variance > 0)
+    safe = jnp.where(touched, variance, 1)
+    mean = posterior.location @ z
+    utility, shrunk = _row_moments(mean, safe, touched, choice, weight)
+    direction = jnp.einsum("jkl,jl->jk", posterior.factor, phi)
+    gain = jnp.where(touched, (utility - mean) / safe, 0)
+    root = jnp.where(touched, (1 - jnp.sqrt(shrunk / safe)) / safe, 0)
+    return eqx.tree_at(
+        lambda p: (p.location, p.factor),
+        posterior,
+        (
+            posterior.location + gain[:, None] * direction,
+            posterior.factor - (root[:, None] * direction)[:, :, None] * phi[:, None, :],
+        ),
+    )
+
+
+def update(posterior: OnlineGaussian, data: ChoiceData) -> OnlineGaussian:
+    """All rows of ``data`` in their order, one pass."""
+    rows = data.cleared()
+    columns = (rows.context, rows.offered, rows.choice, rows.weight)
+    if data.num_obs == 1:
+        return update_row(posterior, *(column[0] for column in columns))
+    return jax.lax.scan(lambda p, row: (update_row(p, *row), None), posterior, columns)[0]
+
+
+def fit(
+    key: PRNGKeyArray, model: PreferenceModel, data: ChoiceData, start: Posterior | None = None
+) -> tuple[OnlineGaussian, InferenceInfo]:
+    """One pass over the data, from ``start`` or from the prior. Uses no randomness."""
+    begin = start if isinstance(start, OnlineGaussian) else prior(model, sizes_of(data))
+    posterior = update(begin, data)
+    finite = jnp.isfinite(posterior.location).all() & jnp.isfinite(posterior.factor).all()
+    status = jnp.where(finite, Status.OK, Status.NOT_FINITE)
+    return posterior, InferenceInfo("online", status, {"rows": jnp.sum(data.weight > 0)})
+
+
+ENGINE = Engine(fit)

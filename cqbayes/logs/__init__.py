@@ -1,0 +1,83 @@
+"""Logs of services as files.
+
+The format so far is choice data in Parquet, one row a service: ``context`` (a list of numbers),
+``offered`` (a list of booleans), ``choice`` (0: retry; j + 1: LLM j was taken) and, if wanted,
+``weight``. Names of the LLMs may stand in the file's metadata under ``llms``.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from cqbayes.choice import ChoiceData, choice_data
+from cqbayes.errors import InputError
+from cqbayes.files import replacing
+
+
+def write_choices(path: str | Path, data: ChoiceData, llms: list[str], note: str) -> None:
+    """Writes choice data; ``note`` says in the file's metadata where they come from."""
+    table = pa.table(
+        {
+            "context": list(np.asarray(data.context)),
+            "offered": list(np.asarray(data.offered)),
+            "choice": np.asarray(data.choice),
+            "weight": np.asarray(data.weight),
+        }
+    ).replace_schema_metadata({"llms": json.dumps(llms), "note": note})
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def read_choices(path: str | Path) -> tuple[ChoiceData, list[str] | None]:
+    """Reads choice data and, where the file has them, the names of the LLMs.
+
+    Raises:
+        InputError: for a file that is missing, not Parquet, or lacks a column, and for anything
+            that :func:`cqbayes.choice.choice_data` refuses.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: expected a Parquet log, found no such file")
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowInvalid, OSError):
+        raise InputError(f"{path}: expected a Parquet log, got another format") from None
+    missing = [name for name in ("context", "offered", "choice") if name not in table.column_names]
+    if missing:
+        raise InputError(f"{path}: expected columns context, offered, choice; no {missing[0]}")
+    weight = table["weight"].to_numpy() if "weight" in table.column_names else None
+    data = choice_data(
+        _matrix(path, table, "context"),
+        _matrix(path, table, "offered"),
+        table["choice"].to_numpy(),
+        weight,
+    )
+    return data, _names(path, table, data.num_llms)
+
+
+def _matrix(path: Path, table: pa.Table, name: str) -> np.ndarray:
+    column = table[name].combine_chunks()
+    if not isinstance(column.type, pa.ListType | pa.LargeListType | pa.FixedSizeListType):
+        raise InputError(f"{path}: expected lists in column {name}, got {column.type}")
+    values = column.flatten().to_numpy(zero_copy_only=False)
+    lengths = pc.unique(pc.list_value_length(column)).to_pylist()
+    if len(lengths) != 1 or not lengths[0]:
+        raise InputError(f"{path}: expected lists of one length in column {name}, got {lengths[:5]}")
+    return values.reshape(len(column), -1)
+
+
+def _names(path: Path, table: pa.Table, num_llms: int) -> list[str] | None:
+    text = (table.schema.metadata or {}).get(b"llms")
+    if text is None:
+        return None
+    try:
+        names = json.loads(text)
+    except ValueError:
+        names = None
+    if not isinstance(names, list) or len(names) != num_llms:
+        raise InputError(f"{path}: expected {num_llms} names under llms in the metadata")
+    return [str(name) for name in names]

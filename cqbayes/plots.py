@@ -1,0 +1,132 @@
+"""Pictures: regret curves, queues, and posteriors through ArviZ. The only place that imports Matplotlib."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cqbayes.files import replacing
+
+# Okabe and Ito's palette: told apart by colour-blind readers, and in print.
+_COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999"]
+_STYLE = {
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "font.size": 10,
+    "figure.dpi": 120,
+    "savefig.bbox": "tight",
+}
+
+
+def _colours(policies: list[str]) -> dict[str, str]:
+    return {name: _COLOURS[i % len(_COLOURS)] for i, name in enumerate(policies)}
+
+
+def _curve(axes: Axes, values: xr.DataArray, label: str, colour: str) -> None:
+    """Mean over seeds with a band of two standard errors."""
+    mean = values.mean("seed")
+    error = values.std("seed", ddof=1) / np.sqrt(values.sizes["seed"])
+    t = values["round"].values
+    axes.plot(t, mean, label=label, color=colour, linewidth=1.6)
+    axes.fill_between(t, mean - 2 * error, mean + 2 * error, color=colour, alpha=0.18, linewidth=0)
+
+
+def regret_figure(curves: xr.Dataset, title: str, linear: tuple[str, ...] = ("random",)) -> Figure:
+    """Routing regret, matching regret, queue length, queue-length regret against rounds.
+
+    Policies in ``linear`` are left out of the regret panels when they would flatten the others.
+    """
+    # At most about 600 points a curve: more are not seen.
+    step = max(1, curves.sizes["round"] // 600)
+    smooth = curves.rolling(round=step, center=True, min_periods=1).mean() if step > 1 else curves
+    thin = smooth.isel(round=slice(step - 1, None, step))
+    policies = [str(name) for name in curves["policy"].values]
+    colours = _colours(policies)
+    panels = [
+        ("routing_regret", "Cumulative routing regret", "expected departures lost"),
+        ("matching_regret", "Cumulative matching regret", "expected departures lost"),
+        ("queue_length", "Queue length", "waiting queries"),
+        ("queue_length_regret", "Queue length above the oracle's", "queries"),
+    ]
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(10.5, 7.2), layout="constrained")
+        grid = figure.subplots(2, 2)
+        for axes, (variable, heading, units) in zip(grid.flat, panels, strict=True):
+            for name in policies:
+                if variable.endswith("regret") and name == "oracle":
+                    continue
+                _curve(axes, thin[variable].sel(policy=name), name, colours[name])
+            axes.set(title=heading, ylabel=units, xlabel="round")
+            if variable.startswith("queue"):
+                axes.set_yscale("symlog", linthresh=1)
+        handles, labels = grid[1, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 7))
+        figure.suptitle(f"{title}\nmean over {curves.sizes['seed']} seeds, bands ±2 standard errors")
+    return figure
+
+
+def wait_figure(performance: xr.Dataset, title: str) -> Figure:
+    """Waiting time (mean, p95, p99) per policy, with standard errors."""
+    policies = [str(name) for name in performance["policy"].values]
+    measures = [("wait_mean", "mean"), ("wait_p95", "95th percentile"), ("wait_p99", "99th percentile")]
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(8.5, 0.45 * len(policies) + 1.9), layout="constrained")
+        axes = figure.subplots()
+        place = np.arange(len(policies))
+        for i, (variable, label) in enumerate(measures):
+            values = performance[variable]
+            error = values.std("seed", ddof=1) / np.sqrt(values.sizes["seed"])
+            axes.errorbar(
+                values.mean("seed"), place + 0.22 * (i - 1), xerr=2 * error,
+                fmt="o", color=_COLOURS[i], label=label, capsize=2, markersize=5,
+            )
+        axes.set(yticks=place, yticklabels=policies, xscale="log",
+                 xlabel="rounds from arrival to departure, of queries that departed (log scale)")
+        axes.invert_yaxis()
+        axes.legend()
+        axes.set_title(title)
+    return figure
+
+
+def forest_figure(trees: Mapping[str, Any], title: str) -> Figure:
+    """ArviZ's forest of every parameter under several posteriors, side by side."""
+    import arviz_plots
+
+    with mpl.rc_context({**_STYLE, "axes.grid": False}):
+        collection = arviz_plots.plot_forest(
+            dict(trees), combined=True, backend="matplotlib",
+            figure_kwargs={"figsize": (9.5, 12.0)},
+        )
+        collection.add_legend("model")
+        figure = _figure_of(collection)
+        figure.suptitle(title)
+    return figure
+
+
+def rank_figure(tree: Any, title: str, variable: str = "intercept") -> Figure:
+    """ArviZ's rank plots: chains that mix have ranks within the band."""
+    import arviz_plots
+
+    with mpl.rc_context(_STYLE):
+        collection = arviz_plots.plot_rank(tree, var_names=[variable], backend="matplotlib")
+        figure = _figure_of(collection)
+        figure.suptitle(title)
+    return figure
+
+
+def _figure_of(collection: Any) -> Figure:
+    return collection.viz["figure"].item()
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Writes a PNG, whole or not at all."""
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png")
+    return path

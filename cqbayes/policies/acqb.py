@@ -1,0 +1,33 @@
+"""ACQB: Thompson sampling with forced exploration at a decaying rate; needs no horizon.
+
+::
+
+    with probability eta_t = min(1, c / sqrt(t)):  a uniform query, a uniform assortment
+    otherwise:  theta~ ~ posterior (spread alpha),  argmax_{x, S} v(x, S; theta~)
+
+Source: Bae, Son and Lee, arXiv 2602.02061. That ``eta_t`` has this form is our reading of it.
+"""
+
+from cqbayes.belief import Belief
+from cqbayes.policies import Policy, Setup
+from cqbayes.policies.explore import explore, inverse_root
+from cqbayes.policies.thompson import thompson
+
+
+def acqb(
+    belief: Belief, num_llms: int, slate_size: int = 1, c: float = 0.5, alpha: float = 1.0
+) -> Policy:
+    """The paper's algorithm with any posterior.
+
+    Args:
+        belief: how the posterior is kept: online, or refitted on a schedule.
+        num_llms: how many LLMs there are.
+        slate_size: most LLMs that answer one query.
+        c: exploration; 0 is plain Thompson sampling.
+        alpha: spread of the Thompson draw; 0 is greedy.
+    """
+    return explore(thompson(belief, slate_size, alpha), inverse_root(c), num_llms, slate_size)
+
+
+def build(setup: Setup) -> Policy:
+    return acqb(setup.belief, setup.sizes.num_llms, setup.slate_size)

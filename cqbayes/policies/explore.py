@@ -1,0 +1,46 @@
+"""Forced exploration: a wrapper that acts at random with a probability that may decay."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import Partial
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from cqbayes.policies import Action, Observation, Policy, random_pair
+
+
+def inverse_root(c: float) -> Callable[[Array], Float[Array, ""]]:
+    """The schedule ``eta_t = min(1, c / sqrt(t))``.
+
+    Its sum up to t is about ``2 c sqrt(t)``: so many uniform samples, at that cost.
+    """
+    return Partial(_inverse_root, jnp.asarray(c, float))
+
+
+def _inverse_root(c: Array, t: Array) -> Float[Array, ""]:
+    return jnp.minimum(1.0, c / jnp.sqrt(t))
+
+
+def explore(
+    policy: Policy, schedule: Callable[[Array], Array], num_llms: int, slate_size: int
+) -> Policy:
+    """In round ``t``, with probability ``schedule(t)``, a uniform query and assortment."""
+    return policy._replace(select=Partial(_select, num_llms, slate_size, schedule, policy.select))
+
+
+def _select(
+    num_llms: int,
+    slate_size: int,
+    schedule: Callable[[Array], Array],
+    inner: Any,
+    key: PRNGKeyArray,
+    state: Any,
+    seen: Observation,
+) -> Action:
+    coin_key, random_key, inner_key = jax.random.split(key, 3)
+    explores = jax.random.uniform(coin_key) < schedule(seen.round)
+    at_random = random_pair(random_key, seen.queue_length, num_llms, slate_size)
+    chosen = inner(inner_key, state, seen)
+    return jax.tree.map(lambda a, b: jnp.where(explores, a, b), at_random, chosen)

@@ -1,0 +1,26 @@
+"""The oracle knows every query's true utilities: the yardstick of queue-length regret."""
+
+import jax
+from jax.tree_util import Partial
+from jaxtyping import PRNGKeyArray
+
+from cqbayes.environments import Population, Query
+from cqbayes.policies import Action, Observation, Policy, Setup, best_pair, stateless
+
+NEEDS_TRUTH = True
+
+
+def oracle(population: Population, slate_size: int = 1) -> Policy:
+    """Serves the waiting query and assortment whose true departure probability is highest."""
+    return stateless(Partial(_select, population, slate_size))
+
+
+def _select(
+    population: Population, slate_size: int, key: PRNGKeyArray, state: tuple, seen: Observation
+) -> Action:
+    utility = jax.vmap(population.utility)(Query(seen.context, seen.identity))
+    return best_pair(utility, seen.waiting, slate_size)
+
+
+def build(setup: Setup) -> Policy:
+    return oracle(setup.truth, setup.slate_size)

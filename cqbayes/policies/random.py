@@ -1,0 +1,26 @@
+"""Uniform query, uniform assortment: the logging policy, and the floor."""
+
+from jax.tree_util import Partial
+from jaxtyping import PRNGKeyArray
+
+from cqbayes.policies import Action, Observation, Policy, Setup, random_pair, stateless
+
+
+def random(num_llms: int, slate_size: int = 1) -> Policy:
+    """Serves a waiting query and an assortment of ``slate_size`` LLMs, both uniformly.
+
+    Example:
+        >>> random(num_llms=3).refit is None
+        True
+    """
+    return stateless(Partial(_select, num_llms, slate_size))
+
+
+def _select(
+    num_llms: int, slate_size: int, key: PRNGKeyArray, state: tuple, seen: Observation
+) -> Action:
+    return random_pair(key, seen.queue_length, num_llms, slate_size)
+
+
+def build(setup: Setup) -> Policy:
+    return random(setup.sizes.num_llms, setup.slate_size)

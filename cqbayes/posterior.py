@@ -1,0 +1,118 @@
+"""Posteriors: what is believed about a model's parameters after data.
+
+A posterior is a pytree that can be drawn from; a policy does not know which kind it holds.
+"""
+
+import abc
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from cqbayes.preference import PreferenceModel, Sites, Sizes, layout
+
+
+class Posterior(eqx.Module):
+    """Abstract: beliefs about the parameters of ``model`` at ``sizes``."""
+
+    model: eqx.AbstractVar[PreferenceModel]
+    sizes: eqx.AbstractVar[Sizes]
+
+    @abc.abstractmethod
+    def draw(self, key: PRNGKeyArray, spread: float | Array = 1.0) -> Any:
+        """One draw of ``params``; ``spread`` scales its deviation from the mean (ACQB's alpha)."""
+
+    @abc.abstractmethod
+    def draw_vector(self, key: PRNGKeyArray) -> Float[Array, " parameter"]:
+        """One draw of the unconstrained vector: where a sampler may start."""
+
+    @abc.abstractmethod
+    def mean(self) -> Any:
+        """Posterior mean as ``params`` (for a transformed site, of its unconstrained value)."""
+
+    @abc.abstractmethod
+    def sites(self, key: PRNGKeyArray, num_draws: int) -> Sites:
+        """Draws of the sample sites, each ``[chain, draw, ...]``."""
+
+    def to_arviz(self, *, key: PRNGKeyArray | None = None, num_draws: int = 1000,
+                 llms: list[str] | None = None) -> Any:
+        """An ArviZ ``DataTree`` with a ``posterior`` group and named coordinates."""
+        from cqbayes.diagnostics import to_datatree
+
+        return to_datatree(self, key=key, num_draws=num_draws, llms=llms)
+
+
+class Gaussian(Posterior):
+    """``Normal(location, factor factor^T)`` over the unconstrained vector ``[parameter]``."""
+
+    location: Float[Array, " parameter"]
+    factor: Float[Array, "parameter parameter"]
+    model: PreferenceModel = eqx.field(static=True)
+    sizes: Sizes = eqx.field(static=True)
+
+    def draw(self, key: PRNGKeyArray, spread: float | Array = 1.0) -> Any:
+        form = layout(self.model, self.sizes)
+        return form.to_params(form.constrain(self.draw_vector(key, spread)))
+
+    def draw_vector(
+        self, key: PRNGKeyArray, spread: float | Array = 1.0
+    ) -> Float[Array, " parameter"]:
+        noise = jax.random.normal(key, self.location.shape, self.location.dtype)
+        return self.location + spread * (self.factor @ noise)
+
+    def mean(self) -> Any:
+        form = layout(self.model, self.sizes)
+        return form.to_params(form.constrain(self.location))
+
+    def sites(self, key: PRNGKeyArray, num_draws: int) -> Sites:
+        form = layout(self.model, self.sizes)
+        noise = jax.random.normal(key, (num_draws, self.location.size), self.location.dtype)
+        vectors = self.location + noise @ self.factor.T
+        return jax.tree.map(lambda x: x[None], jax.vmap(form.constrain)(vectors))
+
+
+class Draws(Posterior):
+    """Equally weighted draws of the unconstrained vector, ``[chain, draw, parameter]``."""
+
+    vectors: Float[Array, "chain draw parameter"]
+    model: PreferenceModel = eqx.field(static=True)
+    sizes: Sizes = eqx.field(static=True)
+
+    def draw(self, key: PRNGKeyArray, spread: float | Array = 1.0) -> Any:
+        form = layout(self.model, self.sizes)
+        centre = jnp.mean(self.vectors, axis=(0, 1))
+        vector = centre + spread * (self.draw_vector(key) - centre)
+        return form.to_params(form.constrain(vector))
+
+    def draw_vector(self, key: PRNGKeyArray) -> Float[Array, " parameter"]:
+        flat = self.vectors.reshape(-1, self.vectors.shape[-1])
+        return flat[jax.random.randint(key, (), 0, len(flat))]
+
+    def mean(self) -> Any:
+        form = layout(self.model, self.sizes)
+        return form.to_params(form.constrain(jnp.mean(self.vectors, axis=(0, 1))))
+
+    def sites(self, key: PRNGKeyArray | None = None, num_draws: int | None = None) -> Sites:
+        """All draws, whatever ``key`` and ``num_draws`` say."""
+        form = layout(self.model, self.sizes)
+        return jax.vmap(jax.vmap(form.constrain))(self.vectors)
+
+
+def prior_draws(
+    key: PRNGKeyArray, model: PreferenceModel, sizes: Sizes, num_draws: int
+) -> Draws:
+    """The prior as draws: what a policy believes before any data."""
+    from numpyro import handlers
+    from numpyro.distributions import biject_to
+
+    def one(key: PRNGKeyArray) -> Array:
+        trace = handlers.trace(handlers.seed(model.prior, key)).get_trace(sizes)
+        values = {
+            name: biject_to(trace[name]["fn"].support).inv(trace[name]["value"])
+            for name in layout(model, sizes).dims
+        }
+        return jax.flatten_util.ravel_pytree(values)[0]
+
+    return Draws(jax.vmap(one)(jax.random.split(key, num_draws))[None], model, sizes)

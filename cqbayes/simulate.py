@@ -1,0 +1,251 @@
+"""The one loop over rounds: a policy in an environment, many seeds at once.
+
+Inside a segment it is one ``lax.scan`` under ``vmap`` over seeds, compiled once; scheduled refits
+happen between segments.
+
+Randomness comes in two streams, one for the world and one for the policy, each keyed by the round.
+Two policies that are run with the same key meet the same arrivals, the same contexts and the same
+luck, so that differences between them are paired.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from math import gcd
+from os import cpu_count
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PRNGKeyArray
+
+from cqbayes.choice import ChoiceData
+from cqbayes.environments import Environment, Metrics
+from cqbayes.errors import InputError
+from cqbayes.policies import Policy
+from cqbayes.progress import bar
+
+MOST_ROUNDS_A_CHUNK = 2_000
+MOST_ROOM = 1 << 20
+
+
+class Trace(NamedTuple):
+    """What happened: NumPy arrays ``[seed, round]``, round 1 first.
+
+    Attributes:
+        metrics: the measurements of every round.
+        rows: the services as choice data ``[seed, round, ...]``, if they were recorded.
+        policy_state: the policy's state after the last round, one per seed.
+        room: places in the waiting room at the end.
+    """
+
+    metrics: Metrics
+    rows: ChoiceData | None
+    policy_state: Any
+    room: int
+
+    def choices(self) -> ChoiceData:
+        """The rows of all seeds as one log; rounds that served nothing have weight zero."""
+        if self.rows is None:
+            raise InputError("trace: expected recorded rows; simulate with record=True")
+        return jax.tree.map(lambda x: jnp.asarray(x.reshape(-1, *x.shape[2:])), self.rows)
+
+
+class _Run(NamedTuple):
+    """Everything that goes from one round to the next."""
+
+    policy: Any
+    environment: Any
+
+
+def doubling(first: int, rounds: int) -> list[int]:
+    """Rounds after which to refit: ``first``, and each time the number of rounds doubles.
+
+    Example:
+        >>> doubling(250, 2_500)
+        [250, 500, 1000, 2000]
+    """
+    schedule = []
+    while 0 < first < rounds:
+        schedule.append(first)
+        first *= 2
+    return schedule
+
+
+def simulate(
+    key: PRNGKeyArray,
+    policy: Policy,
+    env: Environment,
+    rounds: int,
+    *,
+    num_seeds: int = 1,
+    refit_after: Sequence[int] = (),
+    room: int = 64,
+    record: bool = False,
+    policy_per_seed: bool = False,
+    env_per_seed: bool = False,
+    progress: bool = False,
+    name: str = "rounds",
+) -> Trace:
+    """Runs a policy in an environment.
+
+    Args:
+        key: decides all randomness. Give different policies the same key to compare them.
+        policy: what serves.
+        env: where queries wait.
+        rounds: how many.
+        num_seeds: independent repetitions.
+        refit_after: rounds after which ``policy.refit`` is called, ascending.
+        room: places for waiting queries to begin with. A room that overflows is doubled and the
+            rounds since the last checkpoint are run again: nothing is ever dropped, and the
+            result does not depend on ``room``.
+        record: whether to keep the services as choice data.
+        policy_per_seed, env_per_seed: whether the arrays in ``policy`` or ``env`` have a leading
+            seed axis, as ``equinox.filter_vmap`` makes them.
+        progress: whether to show a progress bar.
+        name: what the bar says.
+
+    Returns:
+        The trace.
+
+    Raises:
+        InputError: for no rounds or seeds, or refits out of order.
+
+    Example:
+        >>> import jax
+        >>> from cqbayes.environments.queue import retrial_queue
+        >>> from cqbayes.environments.synthetic import synthetic
+        >>> from cqbayes.policies.random import random
+        >>> env = retrial_queue(synthetic(jax.random.key(0)), arrival_rate=0.3)
+        >>> trace = simulate(jax.random.key(1), random(num_llms=5), env, rounds=100, num_seeds=2)
+        >>> trace.metrics.queue_length.shape
+        (2, 100)
+    """
+    refit_after = list(refit_after) if policy.refit is not None else []
+    if rounds < 1 or num_seeds < 1:
+        raise InputError(f"simulate: expected at least 1 round and seed, got {rounds}, {num_seeds}")
+    if refit_after != sorted(set(refit_after)) or any(not 0 < r < rounds for r in refit_after):
+        raise InputError(
+            f"refit_after: expected ascending rounds between 1 and {rounds - 1}, got {refit_after}"
+        )
+    chunk = _chunk_length(rounds, refit_after)
+    keys = jax.vmap(jax.random.split)(jax.random.split(key, num_seeds))
+    world_keys, policy_keys = keys[:, 0], keys[:, 1]
+    axes = (eqx.if_array(0) if policy_per_seed else None, eqx.if_array(0) if env_per_seed else None)
+    keep_rows = record or bool(refit_after)
+    run = _begin(policy, env, policy_keys, room, axes)
+    pieces: list[tuple[Metrics, ChoiceData | None]] = []
+    with bar(name, total=rounds + sum(refit_after), show=progress) as advance:
+        for start in range(0, rounds, chunk):
+            if start in refit_after:
+                history = _join([rows for _, rows in pieces])
+                run = run._replace(
+                    policy=_refit_all(policy, policy_keys, run.policy, history, start, axes[0])
+                )
+                advance(start)
+            while True:
+                after, metrics, rows = _run_chunk(
+                    policy, env, world_keys, policy_keys, run, chunk, keep_rows, axes
+                )
+                if not bool(jnp.any(_overflowed(env, after.environment, axes))):
+                    break
+                room *= 2
+                if room > MOST_ROOM:
+                    raise InputError(f"simulate: more than {MOST_ROOM} queries wait; lower the load")
+                run = run._replace(environment=_grow(env, run.environment, room, axes))
+            run = after
+            # NumPy copies free the device's memory and let long runs be joined once, at the end.
+            pieces.append(jax.tree.map(np.asarray, (metrics, rows)))
+            advance(min(chunk, rounds - start))
+    metrics = jax.tree.map(lambda x: x[:, :rounds], _join([metrics for metrics, _ in pieces]))
+    rows = _join([rows for _, rows in pieces]) if record else None
+    rows = jax.tree.map(lambda x: x[:, :rounds], rows)
+    return Trace(metrics, rows, jax.tree.map(np.asarray, run.policy), room)
+
+
+def _chunk_length(rounds: int, refit_after: list[int]) -> int:
+    """One length for all chunks, so that the scan is compiled once; the last may run over."""
+    if refit_after:
+        return gcd(*refit_after)
+    return -(-rounds // -(-rounds // MOST_ROUNDS_A_CHUNK))
+
+
+def _join(pieces: list[Any]) -> Any:
+    return jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *pieces)
+
+
+@eqx.filter_jit
+def _begin(policy: Policy, env: Environment, keys: Array, room: int, axes: tuple) -> _Run:
+    def one(policy: Policy, env: Environment, key: PRNGKeyArray) -> _Run:
+        return _Run(policy.init(jax.random.fold_in(key, 0)), env.init(room))
+
+    return eqx.filter_vmap(one, in_axes=(*axes, 0))(policy, env, keys)
+
+
+@eqx.filter_jit
+def _overflowed(env: Environment, state: Any, axes: tuple) -> Array:
+    return eqx.filter_vmap(lambda e, s: e.overflowed(s), in_axes=(axes[1], 0))(env, state)
+
+
+@eqx.filter_jit
+def _grow(env: Environment, state: Any, room: int, axes: tuple) -> Any:
+    return eqx.filter_vmap(lambda e, s: e.grow(s, room), in_axes=(axes[1], 0))(env, state)
+
+
+@eqx.filter_jit
+def _run_chunk(
+    policy: Policy,
+    env: Environment,
+    world_keys: Array,
+    policy_keys: Array,
+    run: _Run,
+    length: int,
+    keep_rows: bool,
+    axes: tuple,
+) -> tuple[_Run, Metrics, ChoiceData | None]:
+    def one(policy, env, world_key, policy_key, run):
+        def step(run: _Run, _: None):
+            seen = env.observe(run.environment)
+            world = jax.random.fold_in(world_key, seen.round)
+            select_key, update_key = jax.random.split(jax.random.fold_in(policy_key, seen.round))
+            action = policy.select(select_key, run.policy, seen)
+            environment, rows, metrics = env.step(world, run.environment, action)
+            state = policy.update(update_key, run.policy, rows)
+            kept = jax.tree.map(lambda x: x[0], rows) if keep_rows else None
+            return _Run(state, environment), (metrics, kept)
+
+        return jax.lax.scan(step, run, length=length)
+
+    after, (metrics, rows) = eqx.filter_vmap(one, in_axes=(*axes, 0, 0, 0))(
+        policy, env, world_keys, policy_keys, run
+    )
+    return after, metrics, rows
+
+
+@eqx.filter_jit
+def _refit_one(policy: Policy, key: Array, state: Any, history: ChoiceData) -> Any:
+    return policy.refit(key, state, history)
+
+
+def _refit_all(
+    policy: Policy, keys: Array, state: Any, history: ChoiceData, round: int, axis: Any
+) -> Any:
+    """Refits every seed's policy by itself, on all cores.
+
+    Not under ``vmap``: samplers would all wait in each step for the one with the longest path.
+    """
+
+    def one(seed: int) -> Any:
+        def pick(x: Any) -> Any:
+            return x[seed] if eqx.is_array(x) else x
+
+        mine = policy if axis is None else jax.tree.map(pick, policy)
+        key = jax.random.fold_in(jax.random.fold_in(keys[seed], 0), round)
+        rows = jax.tree.map(lambda x: jnp.asarray(x[seed]), history)
+        return jax.block_until_ready(_refit_one(mine, key, jax.tree.map(pick, state), rows))
+
+    first = one(0)  # compiles; the others then share the compiled code
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        rest = list(pool.map(one, range(1, len(keys))))
+    return jax.tree.map(lambda *x: jnp.stack(x), first, *rest)

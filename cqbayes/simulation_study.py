@@ -1,0 +1,129 @@
+"""``cqbayes simulate``: policies by name in a world by name, into a folder."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from cqbayes import belief
+from cqbayes.catalogue import load_engine, load_model, load_policy, load_scores, names
+from cqbayes.environments.queue import capacity, check_slate, retrial_queue
+from cqbayes.environments.scores import from_scores
+from cqbayes.environments.synthetic import synthetic
+from cqbayes.errors import InputError
+from cqbayes.files import replacing, writable_folder
+from cqbayes.policies import Setup
+from cqbayes.preference import Sizes
+from cqbayes.provenance import provenance
+from cqbayes.simulate import doubling
+from cqbayes.study import World, run_policies, table, thinned
+
+
+def run(
+    *,
+    policies: Sequence[str],
+    data: str,
+    posterior: str,
+    rounds: int,
+    num_seeds: int,
+    slate_size: int,
+    arrival_rate: float | None,
+    slack: float,
+    num_llms: int,
+    dim: int,
+    out: Path,
+    seed: int,
+) -> list[str]:
+    """Runs the policies and the oracle, writes results and pictures, returns lines to print.
+
+    Raises:
+        InputError: for anything unknown or out of range, before anything is run.
+    """
+    # Before the work: a folder that cannot be written to should not cost the user the run.
+    truth_key, queue_key = jax.random.split(jax.random.key(seed))
+    world, sizes, rate = _world(
+        truth_key, data, num_seeds, slate_size, arrival_rate, slack, num_llms, dim
+    )
+    setup = Setup(sizes, slate_size, _belief(posterior, sizes))
+    wanted = {name: (name, setup) for name in ("oracle", *policies)}
+    for name in wanted:
+        _check_policy(name, setup, world)
+    folder = writable_folder(out)
+    refit_after = doubling(max(rounds // 16, 1), rounds)
+    results = run_policies(
+        queue_key, world, wanted, rounds, num_seeds, refit_after=refit_after, progress=True
+    )
+    from cqbayes import plots
+
+    title = f"{data}, arrival rate {rate:.3f}, slate size {slate_size}; simulated users"
+    picture = plots.save(plots.regret_figure(results.curves, title), folder / "regret.png")
+    rows = table(results)
+    curves = thinned(results.curves)
+    curves.attrs.update(
+        provenance(
+            data=data, posterior=posterior, rounds=rounds, seeds=num_seeds, seed=seed,
+            slate_size=slate_size, arrival_rate=rate, dim=sizes.dim, llms=sizes.num_llms,
+        )
+    )
+    with replacing(folder / "curves.nc") as temporary:
+        curves.to_netcdf(temporary, engine="h5netcdf")
+    with replacing(folder / "policies.csv") as temporary:
+        rows.to_csv(temporary)
+    failed = [f"{name}: {n} refits failed" for name, n in results.failures.items() if n]
+    return [rows.to_string(), *failed, f"\n{picture}", f"{folder / 'curves.nc'}"]
+
+
+def _world(
+    key: jax.Array,
+    data: str,
+    num_seeds: int,
+    slate_size: int,
+    arrival_rate: float | None,
+    slack: float,
+    num_llms: int,
+    dim: int,
+) -> tuple[World, Sizes, float]:
+    if data == "synthetic":
+        check_slate(slate_size, num_llms)
+        # A truth of its own for every seed: results are about the problem, not about one theta.
+        population = eqx.filter_vmap(lambda k: synthetic(k, num_llms, dim))(
+            jax.random.split(key, num_seeds)
+        )
+        limit = eqx.filter_vmap(lambda p: capacity(p, slate_size))(population)
+    else:
+        if data not in names("data"):
+            known = ", ".join(["synthetic", *names("data")])
+            raise InputError(f"data: expected one of {known}, got {data!r}")
+        scores = load_scores(data, dim).part("test")
+        num_llms = len(scores.llms)
+        check_slate(slate_size, num_llms)
+        population = from_scores(scores)
+        limit = capacity(population, slate_size)
+    rate = limit - slack if arrival_rate is None else jnp.full_like(limit, arrival_rate)
+    if not bool(jnp.all((rate >= 0) & (rate <= 1))):
+        came = f"{float(jnp.min(rate)):.3f}" + ("" if arrival_rate is not None else " (capacity - slack)")
+        raise InputError(f"arrival rate: expected a probability per round in [0, 1], got {came}")
+    world = World(population, rate, per_seed=data == "synthetic")
+    return world, Sizes(num_llms, dim), float(jnp.mean(rate))
+
+
+def _belief(posterior: str, sizes: Sizes) -> belief.Belief:
+    model = load_model("disjoint_mnl")
+    if posterior == "online":
+        return belief.online(model, sizes)
+    engine = load_engine(posterior)
+    settings = {"num_warmup": 150, "num_draws": 150, "num_chains": 1} if posterior == "nuts" else {}
+    return belief.refitted(engine.fit, model, sizes, **settings)
+
+
+def _check_policy(name: str, setup: Setup, world: World) -> None:
+    def build(population):
+        retrial_queue(population, 0.0, setup.slate_size)
+        return load_policy(name, setup._replace(truth=population))
+
+    if world.per_seed:
+        eqx.filter_eval_shape(eqx.filter_vmap(build), world.population)
+    else:
+        build(world.population)

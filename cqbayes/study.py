@@ -1,0 +1,126 @@
+"""Several policies in one world: what the demo and ``cqbayes simulate`` both run."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import equinox as eqx
+import pandas as pd
+import xarray as xr
+from jaxtyping import Array
+
+from cqbayes.catalogue import load_policy, needs_truth
+from cqbayes.environments import Population
+from cqbayes.environments.queue import retrial_queue
+from cqbayes.policies import Setup
+from cqbayes.regret import over_seeds, performance, regrets
+from cqbayes.simulate import Trace, simulate
+
+
+class World(NamedTuple):
+    """A population and its load; with ``per_seed``, arrays have a leading seed axis."""
+
+    population: Population
+    arrival_rate: Array
+    per_seed: bool = False
+
+
+class Results(NamedTuple):
+    """Of all policies: curves over rounds, and one number per seed."""
+
+    curves: xr.Dataset
+    performance: xr.Dataset
+    failures: dict[str, int]
+
+
+def run_policies(
+    key: Array,
+    world: World,
+    setups: Mapping[str, tuple[str, Setup]],
+    rounds: int,
+    num_seeds: int,
+    *,
+    refit_after: Sequence[int] = (),
+    progress: bool = False,
+) -> Results:
+    """Simulates every policy with the same key, and the oracle with them.
+
+    Args:
+        key: decides the worlds that all policies share.
+        world: where they run.
+        setups: by the name in the results: the policy's own name, and its setup.
+        rounds, num_seeds, refit_after, progress: as in :func:`cqbayes.simulate.simulate`.
+    """
+    slate_size = next(iter(setups.values()))[1].slate_size
+    axis = eqx.if_array(0) if world.per_seed else None
+    env = _map(
+        lambda population, rate: retrial_queue(population, rate, slate_size),
+        axis,
+        world.population,
+        world.arrival_rate,
+    )
+    traces: dict[str, Trace] = {}
+    for label, (name, setup) in setups.items():
+        per_seed = world.per_seed and needs_truth(name)
+        policy = _map(
+            lambda truth, name=name, setup=setup: load_policy(name, setup._replace(truth=truth)),
+            axis if per_seed else None,
+            world.population,
+        )
+        traces[label] = simulate(
+            key,
+            policy,
+            env,
+            rounds,
+            num_seeds=num_seeds,
+            refit_after=refit_after,
+            policy_per_seed=per_seed,
+            env_per_seed=world.per_seed,
+            progress=progress,
+            name=label,
+        )
+    failures = {
+        label: int(trace.policy_state.failures.sum())
+        for label, trace in traces.items()
+        if hasattr(trace.policy_state, "failures")
+    }
+    return Results(regrets(traces), performance(traces), failures)
+
+
+def _map(function: Callable, axis: object, *args: object):
+    """``function(*args)``, mapped over a leading seed axis where there is one."""
+    if axis is None:
+        return function(*args)
+    return eqx.filter_vmap(function, in_axes=axis)(*args)
+
+
+def table(results: Results) -> pd.DataFrame:
+    """One row a policy, each cell a mean over seeds with its standard error."""
+    last = results.curves.isel(round=-1)
+    measures = {
+        "routing regret": last["routing_regret"],
+        "matching regret": last["matching_regret"],
+        "queue length, last tenth": results.performance["queue_length_tail"],
+        "above the oracle": results.performance["queue_length_tail"]
+        - results.performance["queue_length_tail"].sel(policy="oracle"),
+        "mean wait": results.performance["wait_mean"],
+        "p99 wait": results.performance["wait_p99"],
+        "oldest, worst": results.performance["oldest_max"],
+        "attempts": results.performance["attempts"],
+        "$ per 1,000": 1_000 * results.performance["cost_per_departure"],
+    }
+    policies = [str(name) for name in results.curves["policy"].values]
+    return pd.DataFrame(
+        {
+            name: [str(over_seeds(values.sel(policy=policy).values)) for policy in policies]
+            for name, values in measures.items()
+        },
+        index=pd.Index(policies, name="policy"),
+    )
+
+
+def thinned(curves: xr.Dataset, num_points: int = 400) -> xr.Dataset:
+    """Every nth round, small enough to keep and to draw from again."""
+    step = max(1, curves.sizes["round"] // num_points)
+    return curves.isel(round=slice(step - 1, None, step))
+
+

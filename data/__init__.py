@@ -1,0 +1,1 @@
+"""One folder per data set: data sheet, small files, load()."""

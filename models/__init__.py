@@ -1,0 +1,1 @@
+"""What we believe about users: one NumPyro preference program per file, each with its MODEL."""
