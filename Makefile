@@ -2,32 +2,49 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# More arguments for pytest: make test ARGS="-m 'not slow'"
+ARGS ?=
 
-.PHONY: env demo test lint types bench wheel-test clean
+.DEFAULT_GOAL := help
+.PHONY: help env demo test lint types bench wheel clean
 
-env: $(VENV)/.installed
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
+env: $(VENV)/.installed ## make the environment in .venv; PYTHON=python3.12 chooses another Python
+
+# The stamp stands only while the environment is whole: an interrupted one is made anew.
 $(VENV)/.installed: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not ((3, 11) <= v <= (3, 13)) and "cqbayes needs Python 3.11 to 3.13, found %d.%d: make PYTHON=python3.12" % v)'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade-strategy only-if-needed -c constraints.txt -e '.[dev]'
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
+	  sys.exit(not (3, 11) <= v <= (3, 13) and \
+	    "cqbayes needs Python 3.11 to 3.13, found %d.%d: try make PYTHON=python3.12" % v)'
+	@if [ -e $@ ]; then rm $@; \
+	elif [ -e $(VENV)/pyvenv.cfg ]; then $(PYTHON) -m venv --clear $(VENV); \
+	else $(PYTHON) -m venv $(VENV); fi
+	@echo "installing into $(VENV): a few minutes the first time"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: env
+demo: env ## the whole loop; the report is out/demo/report.html
 	$(BIN)/cqbayes demo --out out/demo
 
-test: env
-	$(BIN)/python -m pytest
+test: env ## all tests, warnings as errors
+	$(BIN)/python -m pytest $(ARGS)
 
-lint: env
+lint: env ## ruff: lint and format, without changing anything
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: env
+types: env ## pyright
 	$(BIN)/pyright
 
-bench: env
+bench: env ## rounds per second of the simulator
 	$(BIN)/python analyses/benchmarks/simulator.py
 
-clean:
-	rm -rf $(VENV) out build dist *.egg-info
+wheel: env ## source distribution and wheel, in dist/
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+
+clean: ## remove the environment and all that was made
+	rm -rf $(VENV) out build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find cqbayes models data tests analyses -name __pycache__ -prune -exec rm -rf {} +

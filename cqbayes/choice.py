@@ -118,7 +118,8 @@ def _numeric(name: str, values: Any, ndim: int) -> np.ndarray:
         raise InputError(f"{name}: expected numbers in {ndim} dimension(s), got other values") from None
     if array.ndim != ndim:
         raise InputError(f"{name}: expected {ndim} dimension(s), got shape {array.shape}")
-    _reject(name, ~np.isfinite(array.reshape(len(array), -1)).all(axis=1), None, "finite numbers")
+    finite = np.isfinite(array).all(axis=tuple(range(1, ndim)))
+    _reject(name, ~finite, None, "finite numbers")
     return array
 
 
@@ -129,6 +130,21 @@ def _reject(name: str, bad: np.ndarray, values: np.ndarray | None, expected: str
         raise InputError(f"{name}: expected {expected}, got {came} in row {row}")
 
 
+def _normaliser(
+    utility: Float[Array, "*batch llm"], offered: Bool[Array, "*batch llm"]
+) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
+    """``m = max(0, max_S u)`` and ``log(exp(-m) + sum_{j in S} exp(u_j - m))``.
+
+    Apart, so that differences of large utilities are taken before anything is rounded.
+    """
+    inside = jnp.where(offered, utility, -jnp.inf)
+    peak = jax.lax.stop_gradient(jnp.max(inside, axis=-1, initial=0))
+    shifted = jnp.where(offered, utility - peak[..., None], 0)
+    total = jnp.sum(jnp.where(offered, jnp.exp(shifted), 0), axis=-1)
+    # expm1 and log1p keep the digits of a departure probability that is close to 0.
+    return peak, jnp.log1p(jnp.expm1(-peak) + total)
+
+
 def log_partition(
     utility: Float[Array, "*batch llm"], offered: Bool[Array, "*batch llm"]
 ) -> Float[Array, "*batch"]:
@@ -137,13 +153,8 @@ def log_partition(
     Finite in value and gradient for utilities up to +-1e4 in float32 and float64; exactly 0, with
     gradient 0, for an empty assortment.
     """
-    peak = jnp.max(jnp.where(offered, utility, -jnp.inf), axis=-1, initial=-jnp.inf)
-    some = jnp.any(offered, axis=-1)
-    peak = jax.lax.stop_gradient(jnp.where(some, peak, 0))
-    shifted = jnp.where(offered, utility - peak[..., None], 0)
-    total = jnp.sum(jnp.where(offered, jnp.exp(shifted), 0), axis=-1)
-    log_total = peak + jnp.log(jnp.where(some, total, 1))
-    return jnp.where(some, jax.nn.softplus(log_total), 0)
+    peak, log_total = _normaliser(utility, offered)
+    return peak + log_total
 
 
 def log_probability(
@@ -159,10 +170,11 @@ def log_probability(
         -0.6931
     """
     # A sum over a one-hot mask: its gradient is a product, where an index would scatter.
-    chosen = jnp.arange(utility.shape[-1]) == choice[..., None] - 1
-    possible = (choice == 0) | jnp.any(chosen & offered, axis=-1)
-    value = jnp.sum(jnp.where(chosen & offered, utility, 0), axis=-1)
-    return jnp.where(possible, value - log_partition(utility, offered), -jnp.inf)
+    chosen = offered & (jnp.arange(utility.shape[-1]) == choice[..., None] - 1)
+    possible = (choice == 0) | jnp.any(chosen, axis=-1)
+    value = jnp.sum(jnp.where(chosen, utility, 0), axis=-1)
+    peak, log_total = _normaliser(utility, offered)
+    return jnp.where(possible, value - peak - log_total, -jnp.inf)
 
 
 def log_probabilities(
@@ -171,7 +183,8 @@ def log_probabilities(
     """Log-probabilities of all ``1 + num_llms`` outcomes; minus infinity where not offered."""
     retry = jnp.zeros_like(utility[..., :1])
     inside = jnp.where(offered, utility, -jnp.inf)
-    return jnp.concatenate([retry, inside], axis=-1) - log_partition(utility, offered)[..., None]
+    peak, log_total = _normaliser(utility, offered)
+    return jnp.concatenate([retry, inside], axis=-1) - peak[..., None] - log_total[..., None]
 
 
 def departure_probability(

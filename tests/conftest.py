@@ -1,16 +1,14 @@
 """Shapes and types are checked at run time in tests, and only there."""
 
-import os
-
-# Before JAX is imported: four host devices would hide data races, one is what users have.
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
-
 from jaxtyping import install_import_hook
 
-with install_import_hook("cqbayes", "beartype.beartype"):
-    import cqbayes  # noqa: F401
-    import cqbayes.choice
+with install_import_hook("cqbayes", "typechecker.check"):
+    import cqbayes.cli
+    import cqbayes.demo
+    import cqbayes.plots
+    import cqbayes.simulation_study
 
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -18,6 +16,45 @@ import numpy as np
 import pytest
 
 from cqbayes.choice import ChoiceData, choice_data
+from cqbayes.preference import PreferenceModel
 
 ROOT = Path(__file__).parent.parent
-REAL_DATA = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def disjoint_mnl() -> Callable[..., PreferenceModel]:
+    from cqbayes.models.disjoint_mnl import disjoint_mnl
+
+    return disjoint_mnl
+
+
+@pytest.fixture(scope="session")
+def choices() -> Callable[..., tuple[ChoiceData, np.ndarray]]:
+    """Simulated choices under random assortments, drawn by NumPy, and the true weights.
+
+    Weights are ``[llm, 1 + dim]`` with the intercept first. Written apart from the package, so
+    that a wrong likelihood there is not repeated here.
+    """
+
+    def make(
+        seed: int, num_obs: int, num_llms: int = 4, dim: int = 3, slate_size: int = 3
+    ) -> tuple[ChoiceData, np.ndarray]:
+        rng = np.random.default_rng(seed)
+        weights = rng.normal(size=(num_llms, 1 + dim))
+        context = rng.normal(size=(num_obs, dim))
+        context /= np.linalg.norm(context, axis=1, keepdims=True)
+        utility = weights[:, 0] + context @ weights[:, 1:].T
+        offered = np.zeros((num_obs, num_llms), bool)
+        for row in offered:
+            row[rng.permutation(num_llms)[:slate_size]] = True
+        odds = np.concatenate([np.ones((num_obs, 1)), np.exp(utility) * offered], axis=1)
+        ends = np.cumsum(odds / odds.sum(axis=1, keepdims=True), axis=1)
+        choice = (rng.random((num_obs, 1)) > ends).sum(axis=1)
+        return choice_data(context, offered, choice), weights
+
+    return make
+
+
+@pytest.fixture
+def key() -> jax.Array:
+    return jax.random.key(20260202)

@@ -114,7 +114,9 @@ def read_scores(path: Path, *, sha256: str | None, dim: int) -> ScoreTable:
     missing = [name for name in needed if name not in table.column_names]
     if missing or not llms:
         raise InputError(f"{path}: expected columns {', '.join(missing or ['score|<llm>'])}; absent")
-    width = table.schema.field("context").type.list_size
+    width = getattr(table.schema.field("context").type, "list_size", None)
+    if width is None:
+        raise InputError(f"{path}: expected lists of one length in column context (a fixed size)")
     if not 1 <= dim <= width:
         raise InputError(f"{path}: expected 1 to {width} context dimensions, got {dim}")
     context = table["context"].combine_chunks().flatten().to_numpy().reshape(-1, width)[:, :dim]
@@ -125,13 +127,17 @@ def read_scores(path: Path, *, sha256: str | None, dim: int) -> ScoreTable:
         raise InputError(f"{path}: expected scores in [0, 1], row {np.argmax(outside)} has others")
     if len(np.unique(query_id)) < len(query_id):
         raise InputError(f"{path}: expected each query_id once, some occur twice")
+    norm = np.linalg.norm(context, axis=1, keepdims=True)
+    flat = ~(np.isfinite(norm[:, 0]) & (norm[:, 0] > 0))
+    if flat.any():
+        raise InputError(f"{path}: expected finite contexts other than 0, not so row {np.argmax(flat)}")
     return ScoreTable(
         name=path.parent.name,
         llms=llms,
         query_id=query_id,
         task=table["task"].to_numpy(),
         split=table["split"].to_numpy(),
-        context=context / np.linalg.norm(context, axis=1, keepdims=True),
+        context=context / norm,
         score=score,
         cost=np.stack([table[f"cost_usd|{llm}"].to_numpy() for llm in llms], axis=1),
     )

@@ -1,0 +1,70 @@
+"""Score tables: files that are wrong are refused, with the reason."""
+
+import hashlib
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cqbayes.environments.scores import from_scores, read_scores
+from cqbayes.errors import InputError
+
+
+def _write(path, **changes):
+    columns = {
+        "query_id": ["a", "b"],
+        "task": ["t", "t"],
+        "split": ["train", "test"],
+        "score|m": [0.5, 1.0],
+        "cost_usd|m": [0.1, 0.2],
+        "context": pa.array([[3.0, 4.0], [1.0, 0.0]], pa.list_(pa.float32(), 2)),
+        **changes,
+    }
+    pq.write_table(pa.table({k: v for k, v in columns.items() if v is not None}), path)
+    return path
+
+
+def test_round_trip(tmp_path):
+    path = _write(tmp_path / "scores.parquet")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    table = read_scores(path, sha256=digest, dim=2)
+    assert table.llms == ("m",)
+    np.testing.assert_allclose(table.context[0], [0.6, 0.8], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"score|m": [0.5, 1.5]}, r"scores in \[0, 1\], row 1"),
+        ({"score|m": [0.5, float("nan")]}, r"scores in \[0, 1\], row 1"),
+        ({"score|m": None}, "expected columns"),
+        ({"cost_usd|m": None}, "expected columns cost_usd|m"),
+        ({"query_id": ["a", "a"]}, "each query_id once"),
+        ({"context": [[1.0, 2.0], [1.0]]}, "lists of one length"),
+        ({"context": pa.array([[0.0, 0.0], [1.0, 0.0]], pa.list_(pa.float32(), 2))}, "row 0"),
+    ],
+)
+def test_bad_files(tmp_path, changes, message):
+    path = _write(tmp_path / "scores.parquet", **changes)
+    with pytest.raises(InputError, match=message):
+        read_scores(path, sha256=None, dim=2)
+
+
+def test_wrong_checksum_missing_file_wrong_format(tmp_path):
+    path = _write(tmp_path / "scores.parquet")
+    with pytest.raises(InputError, match="expected SHA-256 000"):
+        read_scores(path, sha256="0" * 64, dim=2)
+    with pytest.raises(InputError, match="expected a readable file"):
+        read_scores(tmp_path / "absent.parquet", sha256=None, dim=2)
+    path.write_bytes(b"not parquet")
+    with pytest.raises(InputError, match="expected a Parquet file"):
+        read_scores(path, sha256=None, dim=2)
+
+
+def test_unknown_split_and_contradiction(tmp_path):
+    table = read_scores(_write(tmp_path / "scores.parquet"), sha256=None, dim=2)
+    with pytest.raises(InputError, match="expected a split among test, train, got 'dev'"):
+        table.part("dev")
+    with pytest.raises(InputError, match="contradiction"):
+        from_scores(table, contradiction=0.5)

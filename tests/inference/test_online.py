@@ -1,0 +1,94 @@
+"""The online Gaussian's single update, against quadrature and against its own definition."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cqbayes.choice import ChoiceData
+from cqbayes.inference import infer
+from cqbayes.inference.online import OnlineGaussian, fit, prior, update, update_row
+from cqbayes.preference import Sizes, sizes_of
+
+
+def _row(context, offered, choice, weight=1.0) -> ChoiceData:
+    return ChoiceData(
+        jnp.asarray([context], float), jnp.asarray([offered]), jnp.asarray([choice]),
+        jnp.asarray([weight], float),
+    )
+
+
+@pytest.mark.parametrize("choice", [0, 1])
+def test_one_llm_one_feature_against_quadrature(disjoint_mnl, choice):
+    """Prior N(0, 1), one Bernoulli row: Laplace at the mode, compared with the mode on a grid."""
+    model = disjoint_mnl(prior_sd=1.0, intercept=False)
+    after = update(prior(model, Sizes(1, 1)), _row([1.0], [True], choice))
+    grid = np.linspace(-6, 6, 200_001)
+    log_density = -0.5 * grid**2 + (grid if choice else 0) - np.logaddexp(0, grid)
+    mode = grid[np.argmax(log_density)]
+    share = 1 / (1 + np.exp(-mode))
+    assert after.location[0, 0] == pytest.approx(mode, abs=1e-4)
+    assert after.factor[0, 0, 0] ** 2 == pytest.approx(1 / (1 + share * (1 - share)), rel=1e-4)
+
+
+def test_two_llms_against_dense_newton(disjoint_mnl):
+    """The moments along z equal those of a dense Laplace step over both LLMs' weights."""
+    model = disjoint_mnl(prior_sd=0.8, intercept_sd=1.2)
+    begin = prior(model, Sizes(3, 2))
+    x, offered, choice = np.array([0.6, -0.8]), np.array([True, False, True]), 3
+    z = np.array([1.0, *x])
+    after = update_row(begin, jnp.asarray(x), jnp.asarray(offered), jnp.array(choice), jnp.array(1.0))
+    design = np.kron(np.eye(3), z[None])  # utilities = design @ weights
+    covariance = np.kron(np.eye(3), np.diag([1.2, 0.8, 0.8]) ** 2)
+    weights = np.zeros(9)
+    for _ in range(50):
+        odds = np.exp(design @ weights) * offered
+        p = odds / (1 + odds.sum())
+        slope = design.T @ ((np.arange(3) == choice - 1) - p) - np.linalg.solve(covariance, weights)
+        curvature = design.T @ (np.diag(p) - np.outer(p, p)) @ design + np.linalg.inv(covariance)
+        weights = weights + np.linalg.solve(curvature, slope)
+    np.testing.assert_allclose(after.location, weights.reshape(3, 3), atol=2e-4)
+    variance = np.diag(design @ np.linalg.inv(curvature) @ design.T)
+    got = np.sum(np.einsum("jkl,k->jl", after.factor, z) ** 2, axis=1)
+    np.testing.assert_allclose(got, variance, rtol=1e-3)
+
+
+def test_rows_without_weight_and_llms_not_offered_change_nothing(disjoint_mnl, choices):
+    data, _ = choices(seed=0, num_obs=30)
+    after = update(prior(disjoint_mnl(), sizes_of(data)), data)
+    same = update(after, _row([np.nan] * 3, [True] * 4, 1, weight=0.0))
+    for a, b in zip(jax.tree.leaves(same), jax.tree.leaves(after), strict=True):
+        np.testing.assert_array_equal(a, b)
+    partly = update(after, _row([0.1, 0.2, 0.3], [True, False, False, True], 1))
+    np.testing.assert_array_equal(partly.location[1:3], after.location[1:3])
+    np.testing.assert_array_equal(partly.factor[1:3], after.factor[1:3])
+    assert not np.array_equal(partly.location[0], after.location[0])
+
+
+def test_extreme_rows_stay_finite(disjoint_mnl):
+    posterior = prior(disjoint_mnl(prior_sd=100.0), Sizes(2, 2))
+    for choice in (0, 1, 2, 1, 0):
+        posterior = update(posterior, _row([30.0, -30.0], [True, True], choice))
+    assert np.isfinite(posterior.location).all()
+    assert np.isfinite(posterior.factor).all()
+
+
+def test_draws_have_the_stated_moments(disjoint_mnl, choices):
+    data, _ = choices(seed=0, num_obs=200)
+    posterior, _ = infer(jax.random.key(0), disjoint_mnl(), data, engine="online")
+    sites = posterior.sites(jax.random.key(1), 20_000)
+    drawn = jnp.concatenate([sites["intercept"][..., None], sites["theta"]], axis=-1)[0]
+    sd = np.sqrt(np.einsum("jkl,jkl->jk", posterior.factor, posterior.factor))
+    z = (np.mean(drawn, axis=0) - posterior.location) / (sd / np.sqrt(20_000))
+    assert np.abs(z).max() < 4
+    np.testing.assert_allclose(np.std(drawn, axis=0), sd, rtol=0.03)
+
+
+def test_spread_scales_draws_about_the_mean(disjoint_mnl, choices):
+    data, _ = choices(seed=0, num_obs=100)
+    posterior, _ = fit(jax.random.key(0), disjoint_mnl(), data)
+    assert isinstance(posterior, OnlineGaussian)
+    key = jax.random.key(3)
+    none, one, two = (posterior.draw(key, spread)["theta"] for spread in (0.0, 1.0, 2.0))
+    np.testing.assert_array_equal(none, posterior.mean()["theta"])
+    np.testing.assert_allclose(two - none, 2 * (one - none), rtol=1e-4, atol=1e-6)

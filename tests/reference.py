@@ -1,0 +1,98 @@
+"""Independent float64 computations in NumPy that the package is checked against."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from cqbayes.choice import ChoiceData
+
+
+class Reference(NamedTuple):
+    """Posterior moments of the disjoint MNL's weights ``[llm, 1 + dim]``, and their accuracy."""
+
+    mode: np.ndarray
+    mean: np.ndarray
+    sd: np.ndarray
+    ess: float
+
+
+def disjoint_posterior(
+    data: ChoiceData, intercept_sd: float, prior_sd: float, num_draws: int = 20_000
+) -> Reference:
+    """Moments by importance sampling from a Gaussian at the mode, weighted exactly.
+
+    Newton, the Hessian and the likelihood are written out for this one model with NumPy arrays:
+    no automatic differentiation and nothing of the package's own likelihood.
+    """
+    x, offered, choice = (np.asarray(a) for a in (data.context, data.offered, data.choice))
+    z = np.concatenate([np.ones((len(x), 1)), x.astype(np.float64)], axis=1)
+    num_llms, num_features = offered.shape[1], z.shape[1]
+    taken = np.arange(1, num_llms + 1) == choice[:, None]
+    precision = np.tile([intercept_sd**-2.0] + [prior_sd**-2.0] * x.shape[1], num_llms)
+
+    def shares(w):
+        odds = np.exp(z @ w.reshape(num_llms, -1).T) * offered
+        return odds / (1 + odds.sum(axis=1, keepdims=True)), odds
+
+    def hessian(w):
+        p, _ = shares(w)
+        blocks = np.einsum("nj,nk,na,nb->jakb", p, p, z, z)
+        for j in range(num_llms):
+            blocks[j, :, j, :] -= np.einsum("n,na,nb->ab", p[:, j], z, z)
+        size = num_llms * num_features
+        return -blocks.reshape(size, size) + np.diag(precision)
+
+    w = np.zeros(num_llms * num_features)
+    for _ in range(50):
+        gradient = ((taken - shares(w)[0]).T @ z).ravel() - precision * w
+        w = w + np.linalg.solve(hessian(w), gradient)
+    assert np.abs(gradient).max() < 1e-8
+
+    lower = np.linalg.cholesky(np.linalg.inv(hessian(w)))
+    rng = np.random.default_rng(12345)
+    noise = rng.standard_normal((num_draws, w.size))
+    draws = w + noise @ lower.T
+    log_weight = np.empty(num_draws)
+    for i, draw in enumerate(draws):
+        _, odds = shares(draw)
+        chosen = np.where(choice > 0, (odds * taken).sum(axis=1), 1.0)
+        log_likelihood = np.sum(np.log(chosen) - np.log1p(odds.sum(axis=1)))
+        log_weight[i] = log_likelihood - 0.5 * precision @ draw**2 + 0.5 * noise[i] @ noise[i]
+    weight = np.exp(log_weight - log_weight.max())
+    weight /= weight.sum()
+    mean = weight @ draws
+    sd = np.sqrt(weight @ (draws - mean) ** 2)
+    shape = (num_llms, num_features)
+    return Reference(w.reshape(shape), mean.reshape(shape), sd.reshape(shape), 1 / (weight**2).sum())
+
+
+def plain_online_mean(data: ChoiceData, intercept_sd: float, prior_sd: float) -> np.ndarray:
+    """Means of a plain one-step update: each row linearised where the last one left off."""
+    x, offered, choice = (np.asarray(a) for a in (data.context, data.offered, data.choice))
+    z = np.concatenate([np.ones((len(x), 1)), x.astype(np.float64)], axis=1)
+    num_llms = offered.shape[1]
+    mean = np.zeros((num_llms, z.shape[1]))
+    covariance = np.tile(np.diag([intercept_sd**2] + [prior_sd**2] * x.shape[1]), (num_llms, 1, 1))
+    for row, shown, taken in zip(z, offered, choice, strict=True):
+        odds = np.exp(mean @ row) * shown
+        share = odds / (1 + odds.sum())
+        for j in np.flatnonzero(shown):
+            information = share[j] * (1 - share[j])
+            along = covariance[j] @ row
+            covariance[j] -= information * np.outer(along, along) / (1 + information * row @ along)
+            mean[j] += covariance[j] @ row * ((taken - 1 == j) - share[j])
+    return mean
+
+
+def geo_geo_1(arrival: float, service: float, size: int) -> np.ndarray:
+    """Stationary distribution of the discrete-time Geo/Geo/1 queue at the start of rounds.
+
+    Late arrivals: a query that arrives in a round can be served from the next one on. Up with
+    probability ``a (1 - s)`` (``a`` from empty), down with ``s (1 - a)``: a birth-death chain.
+    """
+    law = np.empty(size)
+    law[0] = 1
+    law[1] = arrival / (service * (1 - arrival))
+    ratio = arrival * (1 - service) / (service * (1 - arrival))
+    law[2:] = law[1] * ratio ** np.arange(1, size - 1)
+    return law * (service - arrival) / service

@@ -1,0 +1,208 @@
+"""Every policy, model, engine and data set, found by discovery, keeps the contract."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpyro.infer import Predictive
+
+from cqbayes import belief, catalogue
+from cqbayes.environments.queue import retrial_queue
+from cqbayes.environments.scores import from_scores
+from cqbayes.environments.synthetic import synthetic
+from cqbayes.errors import InputError
+from cqbayes.inference import InferenceInfo, infer
+from cqbayes.policies import Observation, Setup
+from cqbayes.posterior import Posterior
+from cqbayes.preference import layout, log_posterior, program, sizes_of
+from cqbayes.simulate import simulate
+
+POLICIES = catalogue.policy_names()
+POLICIES += [f"fifo_{name}" for name in POLICIES]
+MODELS, ENGINES, DATA = (catalogue.names(p) for p in ("models", "inference", "data"))
+
+
+def _setup(slate_size: int = 2, posterior: str = "online") -> Setup:
+    from cqbayes.preference import Sizes
+
+    model, sizes = catalogue.load_model("disjoint_mnl"), Sizes(4, 3)
+    how = belief.online(model, sizes)
+    if posterior != "online":
+        how = belief.refitted(catalogue.load_engine(posterior).fit, model, sizes)
+    return Setup(sizes, slate_size, how, synthetic(jax.random.key(0), 4, 3))
+
+
+def _observation(queue_length: int, room: int = 6) -> Observation:
+    rng = np.random.default_rng(0)
+    context = rng.normal(size=(room, 3)) / 2
+    context[queue_length:] = np.nan  # nothing may depend on free places
+    return Observation(
+        round=jnp.array(40),
+        queue_length=jnp.array(queue_length),
+        context=jnp.asarray(context, jnp.float32),
+        identity=jnp.zeros(room, jnp.int32),
+        wait=jnp.asarray(rng.permutation(room) + 1, jnp.int32),
+        attempts=jnp.zeros(room, jnp.int32),
+    )
+
+
+def test_discovery_finds_something():
+    assert {"acqb", "oracle", "random", "best_single", "thompson"} <= set(POLICIES)
+    assert {"fifo_acqb", "fifo_oracle"} <= set(POLICIES)
+    assert "disjoint_mnl" in MODELS
+    assert {"nuts", "laplace", "online"} <= set(ENGINES)
+    assert "paretobandit3" in DATA
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_policies_serve_a_waiting_query_with_a_legal_assortment(name):
+    setup = _setup()
+    policy = catalogue.load_policy(name, setup)
+    state = policy.init(jax.random.key(1))
+    select = eqx.filter_jit(policy.select)
+    for queue_length in (1, 3, 6):
+        for seed in range(20):
+            action = select(jax.random.key(seed), state, _observation(queue_length))
+            assert 0 <= int(action.query) < queue_length
+            assert action.offered.dtype == bool
+            assert 1 <= int(action.offered.sum()) <= setup.slate_size
+    action = select(jax.random.key(0), state, _observation(0))
+    assert 0 <= int(action.query) < 6
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_policies_run_under_vmap_and_are_deterministic(name):
+    setup = _setup()
+    env = retrial_queue(setup.truth, 0.4, setup.slate_size)
+    policy = catalogue.load_policy(name, setup)
+    one, two = (simulate(jax.random.key(2), policy, env, 60, num_seeds=3) for _ in range(2))
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(one.metrics))
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_only_declared_policies_see_the_truth(name):
+    """Change the truth after construction: who does not declare it must not notice."""
+    setup = _setup()
+    if catalogue.needs_truth(name):
+        pytest.skip("declares NEEDS_TRUTH")
+    without = catalogue.load_policy(name, setup._replace(truth=None))
+    policy = catalogue.load_policy(name, setup)
+    for a, b in zip(jax.tree.leaves(policy), jax.tree.leaves(without), strict=True):
+        assert np.array_equal(a, b) if eqx.is_array(a) else a == b
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models_are_finite_and_differentiable(name, choices):
+    model = catalogue.load_model(name)
+    data, _ = choices(seed=0, num_obs=20)
+    form = layout(model, sizes_of(data))
+    density = log_posterior(model, data)
+    for seed in range(5):
+        vector = jax.random.normal(jax.random.key(seed), (form.size,))
+        value, gradient = jax.jit(jax.value_and_grad(density))(vector)
+        assert np.isfinite(value)
+        assert np.isfinite(gradient).all()
+        numeric = [
+            (density(vector + 1e-2 * e) - density(vector - 1e-2 * e)) / 2e-2
+            for e in np.eye(form.size, dtype=np.float32)[:4]
+        ]
+        np.testing.assert_allclose(gradient[:4], numeric, rtol=0.02, atol=0.02)
+    utility = model.utility(form.to_params(form.constrain(vector)), data.context[0])
+    assert utility.shape == (data.num_llms,)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models_predict_through_numpyro(name, choices):
+    data, _ = choices(seed=0, num_obs=20)
+    run = program(catalogue.load_model(name))
+    drawn = Predictive(run, num_samples=30)(jax.random.key(0), data, predict=True)["choice"]
+    assert drawn.shape == (30, 20)
+    taken = np.asarray(drawn) - 1
+    offered = np.asarray(data.offered)
+    assert all(offered[i, j] for row in taken for i, j in enumerate(row) if j >= 0)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("name", MODELS)
+def test_engines_run_on_models_or_say_why_not(name, engine, choices):
+    model = catalogue.load_model(name)
+    data, _ = choices(seed=0, num_obs=60)
+    try:
+        posterior, info = infer(jax.random.key(0), model, data, engine=engine)
+    except InputError as error:
+        assert engine in str(error)
+        return
+    assert isinstance(posterior, Posterior)
+    assert isinstance(info, InferenceInfo)
+    assert info.engine == engine
+    params = posterior.draw(jax.random.key(1))
+    assert jax.tree.structure(params) == jax.tree.structure(posterior.mean())
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(params))
+    assert posterior.draw_vector(jax.random.key(1)).shape == (layout(model, sizes_of(data)).size,)
+    tree = posterior.to_arviz(llms=["a", "b", "c", "d"])
+    assert tree["posterior"]["llm"].values.tolist() == ["a", "b", "c", "d"]
+    again, _ = infer(jax.random.key(0), model, data, engine=engine)
+    for a, b in zip(jax.tree.leaves(posterior), jax.tree.leaves(again), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_engines_are_pure(engine, choices):
+    """fit works under jit and vmap, and does not see rows of weight zero."""
+    model = catalogue.load_model("disjoint_mnl")
+    data, _ = choices(seed=0, num_obs=40)
+    settings = {"num_warmup": 20, "num_draws": 20} if engine == "nuts" else {}
+    fit = catalogue.load_engine(engine).fit
+    keys = jax.random.split(jax.random.key(0), 2)
+    posterior, info = jax.jit(jax.vmap(lambda k: fit(k, model, data, **settings)))(keys)
+    assert info.status.shape == (2,)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(posterior))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_bad_calls_of_engines(engine, choices):
+    model = catalogue.load_model("disjoint_mnl")
+    data, _ = choices(seed=0, num_obs=10)
+    with pytest.raises(InputError, match=f"engine {engine}: expected settings among .*, got wings"):
+        infer(jax.random.key(0), model, data, engine=engine, wings=2)
+    empty = eqx.tree_at(lambda d: d.weight, data, jnp.zeros(10))
+    with pytest.raises(InputError, match="at least one row of positive weight"):
+        infer(jax.random.key(0), model, empty, engine=engine)
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_data_sets_keep_their_promises(name):
+    table = catalogue.load_scores(name, dim=8)
+    assert set(np.unique(table.split)) == {"train", "test"}
+    np.testing.assert_allclose(np.linalg.norm(table.context, axis=1), 1, rtol=1e-5)
+    assert ((table.score >= 0) & (table.score <= 1)).all()
+    assert (table.cost >= 0).all()
+    train, test = table.part("train"), table.part("test")
+    assert len(train.query_id) + len(test.query_id) == len(table.query_id)
+    assert not set(train.query_id) & set(test.query_id)
+    population = from_scores(test)
+    query = population.draw(jax.random.key(0))
+    score = test.score[int(query.identity)]
+    satisfied = 1 / (1 + np.exp(-np.asarray(population.utility(query))))
+    np.testing.assert_allclose(satisfied, 0.1 + 0.8 * score, rtol=1e-4)
+    np.testing.assert_allclose(query.context, test.context[int(query.identity)], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("load", "message"),
+    [
+        (lambda: catalogue.load_model("nope"), "model: expected one of .*disjoint_mnl.*got 'nope'"),
+        (lambda: catalogue.load_engine("nope"), "engine: expected one of .*nuts.*got 'nope'"),
+        (lambda: catalogue.load_scores("nope"), "data set: expected one of paretobandit3"),
+        (lambda: catalogue.load_policy("nope", _setup()), "policy: expected one of acqb.*'nope'"),
+        (lambda: catalogue.load_policy("fifo_nope", _setup()), "policy: expected one of"),
+        (lambda: catalogue.load_policy("fifo", _setup()), "policy: expected one of"),
+        (lambda: catalogue.load_scores("paretobandit3", dim=65), "1 to 64 context dimensions"),
+    ],
+)
+def test_unknown_names(load, message):
+    with pytest.raises(InputError, match=message):
+        load()
