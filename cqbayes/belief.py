@@ -10,23 +10,30 @@ from jaxtyping import Array, Int, PRNGKeyArray
 
 from cqbayes.choice import ChoiceData
 from cqbayes.inference import Status
-from cqbayes.inference.online import prior, update
+from cqbayes.inference.online import OnlineGaussian, prior, update
 from cqbayes.posterior import Posterior
 from cqbayes.preference import PreferenceModel, Sizes
 
 
 class Believed(NamedTuple):
-    """A posterior, and how many refits failed and left the one before in force."""
+    """A posterior, and how often it could not be brought up to date and stayed as it was.
+
+    That is: refits that their engine did not vouch for, and rows that offered more LLMs than the
+    policy's slate holds.
+    """
 
     posterior: Posterior
     failures: Int[Array, ""]
 
 
 class Belief(NamedTuple):
-    """``init``, ``update`` and ``refit`` as in :class:`cqbayes.policies.Policy`."""
+    """``init`` and ``refit`` as in :class:`cqbayes.policies.Policy`, and the same for ``update``.
+
+    ``update`` takes first the most LLMs that a row offers, which a policy knows beforehand.
+    """
 
     init: Callable[[PRNGKeyArray], Believed]
-    update: Callable[[PRNGKeyArray, Believed, ChoiceData], Believed]
+    update: Callable[[int, PRNGKeyArray, Believed, ChoiceData], Believed]
     refit: Callable[[PRNGKeyArray, Believed, ChoiceData], Believed] | None = None
 
 
@@ -51,8 +58,12 @@ def _start(posterior: Posterior, key: PRNGKeyArray) -> Believed:
     return Believed(posterior, jnp.array(0))
 
 
-def _update_online(key: PRNGKeyArray, state: Believed, rows: ChoiceData) -> Believed:
-    return state._replace(posterior=update(state.posterior, rows))
+def _update_online(
+    slate_size: int, key: PRNGKeyArray, state: Believed, rows: ChoiceData
+) -> Believed:
+    too_many = jnp.sum((rows.weight > 0) & (jnp.sum(rows.offered, axis=-1) > slate_size))
+    assert isinstance(state.posterior, OnlineGaussian)
+    return Believed(update(state.posterior, rows, slate_size), state.failures + too_many)
 
 
 def refitted(
@@ -93,7 +104,7 @@ def _fit_first(
     return Believed(posterior, (info.status != Status.OK).astype(int))
 
 
-def _keep(key: PRNGKeyArray, state: Believed, rows: ChoiceData) -> Believed:
+def _keep(slate_size: int, key: PRNGKeyArray, state: Believed, rows: ChoiceData) -> Believed:
     return state
 
 

@@ -115,7 +115,9 @@ def _numeric(name: str, values: Any, ndim: int) -> np.ndarray:
     try:
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError):
-        raise InputError(f"{name}: expected numbers in {ndim} dimension(s), got other values") from None
+        raise InputError(
+            f"{name}: expected numbers in {ndim} dimension(s), got other values"
+        ) from None
     if array.ndim != ndim:
         raise InputError(f"{name}: expected {ndim} dimension(s), got shape {array.shape}")
     finite = np.isfinite(array).all(axis=tuple(range(1, ndim)))
@@ -123,7 +125,7 @@ def _numeric(name: str, values: Any, ndim: int) -> np.ndarray:
     return array
 
 
-def _reject(name: str, bad: np.ndarray, values: np.ndarray | None, expected: str) -> None:
+def _reject(name: str, bad: Any, values: np.ndarray | None, expected: str) -> None:
     if bad.any():
         row = int(np.argmax(bad))
         came = "NaN or infinity" if values is None else values[row]
@@ -214,11 +216,13 @@ class MNL(Distribution):
     pytree_data_fields = ("utility", "offered")
 
     def __init__(self, utility: Array, offered: Array, *, validate_args: bool | None = None):
+        self.utility: Any
+        self.offered: Any
         self.utility, self.offered = promote_shapes(utility, offered)
         batch = jnp.broadcast_shapes(jnp.shape(utility), jnp.shape(offered))[:-1]
         super().__init__(batch_shape=batch, event_shape=(), validate_args=validate_args)
 
-    @constraints.dependent_property(is_discrete=True, event_dim=0)
+    @constraints.dependent_property(is_discrete=True, event_dim=0)  # pyright: ignore
     def support(self) -> constraints.Constraint:
         return constraints.integer_interval(0, jnp.shape(self.utility)[-1])
 
@@ -238,6 +242,7 @@ class MNL(Distribution):
         )
 
     def sample(self, key: PRNGKeyArray | None, sample_shape: tuple[int, ...] = ()) -> Array:
+        assert key is not None
         return jax.random.categorical(key, self.log_probs, shape=sample_shape + self.batch_shape)
 
     @property

@@ -20,7 +20,9 @@ Seed = Annotated[int, typer.Option(help="Decides all randomness.", min=0)]
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the report and pictures.")] = Path("out/demo"),
+    out: Annotated[Path, typer.Option(help="Folder for the report and pictures.")] = Path(
+        "out/demo"
+    ),
     smoke: Annotated[bool, typer.Option(help="A tiny run that proves nothing.")] = False,
     seed: Seed = 0,
 ) -> None:
@@ -63,9 +65,7 @@ def fit(
         posterior, info = infer(jax.random.key(seed), chosen, data, engine=engine)
         advance(1)
     tree = posterior.to_arviz(llms=llms)
-    tree.attrs.update(
-        provenance(model=model, engine=engine, seed=seed, status=int(info.status))
-    )
+    tree.attrs.update(provenance(model=model, engine=engine, seed=seed, status=int(info.status)))
     with replacing(out) as temporary:
         tree.to_netcdf(temporary, engine="h5netcdf")
     typer.echo(summary(posterior, llms).round(3).to_string())
@@ -77,9 +77,7 @@ def simulate(
     policy: Annotated[
         list[str], typer.Option(help="Policy to run; repeat for more. Default: acqb, random.")
     ] = ["acqb", "random"],  # noqa: B006  (typer's way to give a default)
-    data: Annotated[
-        str, typer.Option(help="synthetic, or a folder of data/.")
-    ] = "synthetic",
+    data: Annotated[str, typer.Option(help="synthetic, or a folder of data/.")] = "synthetic",
     posterior: Annotated[
         str, typer.Option(help="What feeds the Thompson step: online, laplace or nuts.")
     ] = "online",
@@ -92,16 +90,27 @@ def simulate(
     slack: Annotated[float, typer.Option(help="Distance from capacity.")] = 0.1,
     llms: Annotated[int, typer.Option(min=1, help="LLMs of the synthetic truth.")] = 5,
     dim: Annotated[int, typer.Option(min=1, help="Dimensions of a context.")] = 5,
-    out: Annotated[Path, typer.Option(help="Folder for results and pictures.")] = Path("out/simulate"),
+    out: Annotated[Path, typer.Option(help="Folder for results and pictures.")] = Path(
+        "out/simulate"
+    ),
     seed: Seed = 0,
 ) -> None:
     """Runs policies against the oracle in the retrial queue."""
     from cqbayes.simulation_study import run
 
     for line in run(
-        policies=policy, data=data, posterior=posterior, rounds=rounds, num_seeds=seeds,
-        slate_size=slate_size, arrival_rate=arrival_rate, slack=slack, num_llms=llms, dim=dim,
-        out=out, seed=seed,
+        policies=policy,
+        data=data,
+        posterior=posterior,
+        rounds=rounds,
+        num_seeds=seeds,
+        slate_size=slate_size,
+        arrival_rate=arrival_rate,
+        slack=slack,
+        num_llms=llms,
+        dim=dim,
+        out=out,
+        seed=seed,
     ):
         typer.echo(line)
 

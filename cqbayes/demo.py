@@ -92,8 +92,16 @@ def demo(out: str | Path, settings: Settings = Settings(), progress: bool = True
         refit_after=doubling(settings.rounds // 8, settings.rounds),
         progress=progress,
     )
-    return _write(folder, settings, scores, float(rate), (laplace, nuts),
-                  (laplace_info, nuts_info), gap, results)
+    return _write(
+        folder,
+        settings,
+        scores,
+        float(rate),
+        (laplace, nuts),
+        (laplace_info, nuts_info),
+        gap,
+        results,
+    )
 
 
 def simulated_log(key: jax.Array, scores: ScoreTable, num_choices: int) -> ChoiceData:
@@ -119,8 +127,13 @@ def _setups(log: ChoiceData, settings: Settings) -> dict[str, tuple[str, Setup]]
     online = belief.online(model, sizes, log)
     laplace = belief.refitted(load_engine("laplace").fit, model, sizes, log)
     nuts = belief.refitted(
-        load_engine("nuts").fit, model, sizes, log,
-        num_warmup=draws, num_draws=draws, num_chains=1,
+        load_engine("nuts").fit,
+        model,
+        sizes,
+        log,
+        num_warmup=draws,
+        num_draws=draws,
+        num_chains=1,
     )
     return {
         label: (name, Setup(sizes, 1, how))
@@ -182,8 +195,10 @@ def _write(
         _sections(infos, gap, results, rows, summaries),
         facts,
     )
-    files = [folder / name for name in
-             ("retrial_log.parquet", "curves.nc", "policies.csv", "posterior.csv")]
+    files = [
+        folder / name
+        for name in ("retrial_log.parquet", "curves.nc", "policies.csv", "posterior.csv")
+    ]
     return Outcome(report, [*pictures, *files], numbers)
 
 
@@ -196,7 +211,9 @@ def _numbers(nuts_info: Any, gap: Any, results: Results) -> dict[str, str]:
         "worst R-hat of NUTS": f"{float(nuts_info.stats['rhat']):.3f}",
         "gap of NUTS and Laplace means, in Monte Carlo errors (rms)": f"{gap.mean_z:.2f}",
         "routing regret of ACQB with NUTS": str(over_seeds(final.sel(policy="ACQB, NUTS").values)),
-        "its growth exponent (random: 1)": f"{growth.value:.2f} [{growth.low:.2f}, {growth.high:.2f}]",
+        "its growth exponent, 95 % interval": (
+            f"{growth.value:.2f} [{growth.low:.2f}, {growth.high:.2f}]"
+        ),
         "its queue above the oracle's, last tenth": str(over_seeds(excess.values)),
     }
 
@@ -214,7 +231,10 @@ def _sections(infos: tuple, gap: Any, results: Results, rows: Any, summaries: An
             tables=[rows],
             pictures=[
                 ("regret.png", "Regret and queue length against rounds."),
-                ("waits.png", "Waiting times of queries that departed; bars are ±2 standard errors."),
+                (
+                    "waits.png",
+                    "Waiting times of queries that departed; bars are ±2 standard errors.",
+                ),
             ],
         ),
         Section(

@@ -1,4 +1,4 @@
-"""Pictures: regret curves, queues, and posteriors through ArviZ. The only place that imports Matplotlib."""
+"""Pictures: regret curves, queues and posteriors. The only place that imports Matplotlib."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -68,14 +68,20 @@ def regret_figure(curves: xr.Dataset, title: str, linear: tuple[str, ...] = ("ra
                 axes.set_yscale("symlog", linthresh=1)
         handles, labels = grid[1, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 7))
-        figure.suptitle(f"{title}\nmean over {curves.sizes['seed']} seeds, bands ±2 standard errors")
+        figure.suptitle(
+            f"{title}\nmean over {curves.sizes['seed']} seeds, bands ±2 standard errors"
+        )
     return figure
 
 
 def wait_figure(performance: xr.Dataset, title: str) -> Figure:
     """Waiting time (mean, p95, p99) per policy, with standard errors."""
     policies = [str(name) for name in performance["policy"].values]
-    measures = [("wait_mean", "mean"), ("wait_p95", "95th percentile"), ("wait_p99", "99th percentile")]
+    measures = [
+        ("wait_mean", "mean"),
+        ("wait_p95", "95th percentile"),
+        ("wait_p99", "99th percentile"),
+    ]
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(8.5, 0.45 * len(policies) + 1.9), layout="constrained")
         axes = figure.subplots()
@@ -84,11 +90,21 @@ def wait_figure(performance: xr.Dataset, title: str) -> Figure:
             values = performance[variable]
             error = values.std("seed", ddof=1) / np.sqrt(values.sizes["seed"])
             axes.errorbar(
-                values.mean("seed"), place + 0.22 * (i - 1), xerr=2 * error,
-                fmt="o", color=_COLOURS[i], label=label, capsize=2, markersize=5,
+                values.mean("seed"),
+                place + 0.22 * (i - 1),
+                xerr=2 * error,
+                fmt="o",
+                color=_COLOURS[i],
+                label=label,
+                capsize=2,
+                markersize=5,
             )
-        axes.set(yticks=place, yticklabels=policies, xscale="log",
-                 xlabel="rounds from arrival to departure, of queries that departed (log scale)")
+        axes.set(
+            yticks=place,
+            yticklabels=policies,
+            xscale="log",
+            xlabel="rounds from arrival to departure, of queries that departed (log scale)",
+        )
         axes.invert_yaxis()
         axes.legend()
         axes.set_title(title)
@@ -97,16 +113,40 @@ def wait_figure(performance: xr.Dataset, title: str) -> Figure:
 
 def forest_figure(trees: Mapping[str, Any], title: str) -> Figure:
     """ArviZ's forest of every parameter under several posteriors, side by side."""
+    import arviz_base
     import arviz_plots
 
+    # ArviZ lines posteriors up draw by draw: as one chain each, of the same length.
+    draws = {
+        name: arviz_base.extract(tree, combined=False).stack(sample=("chain", "draw"))
+        for name, tree in trees.items()
+    }
+    shortest = min(posterior.sizes["sample"] for posterior in draws.values())
+    aligned = {
+        name: arviz_base.from_dict(
+            {
+                "posterior": {
+                    site: posterior[site].transpose("sample", ...).values[None, :shortest]
+                    for site in posterior.data_vars
+                }
+            },
+            coords={c: posterior[c].values for c in posterior.dims if c != "sample"},
+            dims={s: [d for d in posterior[s].dims if d != "sample"] for s in posterior.data_vars},
+        )
+        for name, posterior in draws.items()
+    }
+    first = next(iter(aligned.values()))["posterior"].dataset
+    rows = sum(first[site].size // shortest for site in first.data_vars)
     with mpl.rc_context({**_STYLE, "axes.grid": False}):
         collection = arviz_plots.plot_forest(
-            dict(trees), combined=True, backend="matplotlib",
-            figure_kwargs={"figsize": (9.5, 12.0)},
+            aligned,
+            combined=True,
+            backend="matplotlib",
+            figure_kwargs={"figsize": (11, 1.5 + 0.24 * rows), "width_ratios": [3, 4]},
         )
         collection.add_legend("model")
         figure = _figure_of(collection)
-        figure.suptitle(title)
+        figure.suptitle(title, y=1.0)
     return figure
 
 
@@ -115,9 +155,11 @@ def rank_figure(tree: Any, title: str, variable: str = "intercept") -> Figure:
     import arviz_plots
 
     with mpl.rc_context(_STYLE):
-        collection = arviz_plots.plot_rank(tree, var_names=[variable], backend="matplotlib")
+        collection = arviz_plots.plot_rank(
+            tree, var_names=[variable], backend="matplotlib", figure_kwargs={"figsize": (11, 3)}
+        )
         figure = _figure_of(collection)
-        figure.suptitle(title)
+        figure.suptitle(title, y=1.12)
     return figure
 
 

@@ -36,8 +36,13 @@ class Posterior(eqx.Module):
     def sites(self, key: PRNGKeyArray, num_draws: int) -> Sites:
         """Draws of the sample sites, each ``[chain, draw, ...]``."""
 
-    def to_arviz(self, *, key: PRNGKeyArray | None = None, num_draws: int = 1000,
-                 llms: list[str] | None = None) -> Any:
+    def to_arviz(
+        self,
+        *,
+        key: PRNGKeyArray | None = None,
+        num_draws: int = 1000,
+        llms: list[str] | None = None,
+    ) -> Any:
         """An ArviZ ``DataTree`` with a ``posterior`` group and named coordinates."""
         from cqbayes.diagnostics import to_datatree
 
@@ -98,21 +103,3 @@ class Draws(Posterior):
         """All draws, whatever ``key`` and ``num_draws`` say."""
         form = layout(self.model, self.sizes)
         return jax.vmap(jax.vmap(form.constrain))(self.vectors)
-
-
-def prior_draws(
-    key: PRNGKeyArray, model: PreferenceModel, sizes: Sizes, num_draws: int
-) -> Draws:
-    """The prior as draws: what a policy believes before any data."""
-    from numpyro import handlers
-    from numpyro.distributions import biject_to
-
-    def one(key: PRNGKeyArray) -> Array:
-        trace = handlers.trace(handlers.seed(model.prior, key)).get_trace(sizes)
-        values = {
-            name: biject_to(trace[name]["fn"].support).inv(trace[name]["value"])
-            for name in layout(model, sizes).dims
-        }
-        return jax.flatten_util.ravel_pytree(values)[0]
-
-    return Draws(jax.vmap(one)(jax.random.split(key, num_draws))[None], model, sizes)

@@ -68,7 +68,9 @@ def sizes_of(data: ChoiceData) -> Sizes:
 
 def utilities(model: PreferenceModel, params: Any, context: Array) -> Array:
     """Utilities ``[..., llm]`` of contexts ``[..., dim]``."""
-    flat = jax.vmap(model.utility, in_axes=(None, 0))(params, context.reshape(-1, context.shape[-1]))
+    flat = jax.vmap(model.utility, in_axes=(None, 0))(
+        params, context.reshape(-1, context.shape[-1])
+    )
     return flat.reshape(*context.shape[:-1], flat.shape[-1])
 
 
@@ -84,14 +86,17 @@ def program(model: PreferenceModel) -> Callable[..., Array]:
         >>> mcmc = MCMC(NUTS(program(load_model("disjoint_mnl"))), num_warmup=1, num_samples=1)
     """
 
-    def choices(data: ChoiceData, predict: bool = False) -> Array:
+    def choices(data: ChoiceData, predict: bool = False) -> Any:
         params = model.prior(sizes_of(data))
         live = data.weight > 0
         rows = data.cleared()
         utility = utilities(model, params, rows.context)
         observed = None if predict else rows.choice
         # NumPyro refuses a scale of zero: such rows are masked, and their scale is set to one.
-        with numpyro.plate("obs", data.num_obs), handlers.scale(scale=jnp.where(live, rows.weight, 1)):
+        with (
+            numpyro.plate("obs", data.num_obs),
+            handlers.scale(scale=jnp.where(live, rows.weight, 1)),
+        ):
             distribution = model.outcome(utility, rows.offered)
             if not predict:
                 distribution = distribution.mask(live)
@@ -121,8 +126,10 @@ def layout(model: PreferenceModel, sizes: Sizes) -> Layout:
         if site["type"] == "sample" and not site["is_observed"]
     }
     bijections = {name: biject_to(site["fn"].support) for name, site in sites.items()}
-    example = {name: jnp.zeros(bijections[name].inverse_shape(jnp.shape(site["value"])))
-               for name, site in sites.items()}
+    example = {
+        name: jnp.zeros(bijections[name].inverse_shape(jnp.shape(site["value"])))
+        for name, site in sites.items()
+    }
     flat, unravel = ravel_pytree(example)
 
     def constrain(vector: Array) -> Sites:
@@ -150,6 +157,6 @@ def log_posterior(model: PreferenceModel, data: ChoiceData) -> Callable[[Array],
     run = program(model)
 
     def density(vector: Array) -> Array:
-        return -potential_energy(run, (data,), {}, form.unravel(vector))
+        return jnp.negative(potential_energy(run, (data,), {}, form.unravel(vector)))
 
     return density

@@ -8,11 +8,11 @@
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float
+from jaxtyping import Real
 
 from cqbayes.environments import Metrics
 from cqbayes.errors import InputError
@@ -49,7 +49,9 @@ def regrets(traces: Mapping[str, Trace], oracle: str = "oracle") -> xr.Dataset:
                 f"regrets: expected the arrivals of {oracle}, {name} saw others; "
                 "simulate both with the same key, rounds and seeds"
             )
-    curves = {name: _curves(trace.metrics, traces[oracle].metrics) for name, trace in traces.items()}
+    curves = {
+        name: _curves(trace.metrics, traces[oracle].metrics) for name, trace in traces.items()
+    }
     num_seeds, rounds = arrivals.shape
     return xr.Dataset(
         {
@@ -68,7 +70,7 @@ def regrets(traces: Mapping[str, Trace], oracle: str = "oracle") -> xr.Dataset:
     )
 
 
-def _curves(metrics: Metrics, oracle: Metrics) -> dict[str, np.ndarray]:
+def _curves(metrics: Metrics, oracle: Metrics) -> dict[str, Any]:
     achieved = metrics.departure_probability.astype(np.float64)
     return {
         "routing_regret": np.cumsum(metrics.best_for_query - achieved, axis=1),
@@ -91,15 +93,17 @@ def performance(traces: Mapping[str, Trace]) -> xr.Dataset:
     variables = next(iter(rows.values()))
     return xr.Dataset(
         {
-            variable: (("policy", "seed", "llm")[: 1 + variables[variable].ndim],
-                       np.stack([rows[policy][variable] for policy in traces]))
+            variable: (
+                ("policy", "seed", "llm")[: 1 + variables[variable].ndim],
+                np.stack([rows[policy][variable] for policy in traces]),
+            )
             for variable in variables
         },
         coords={"policy": list(traces)},
     )
 
 
-def _performance(metrics: Metrics) -> dict[str, np.ndarray]:
+def _performance(metrics: Metrics) -> dict[str, Any]:
     waits = [wait[gone] for wait, gone in zip(metrics.wait, metrics.departed, strict=True)]
     departures = np.maximum(metrics.departed.sum(axis=1), 1)
     tail = max(1, metrics.queue_length.shape[1] // 10)
@@ -133,7 +137,7 @@ class Estimate(NamedTuple):
         return f"{self.value:.3g} ± {self.error:.2g}"
 
 
-def over_seeds(values: Float[np.ndarray, " seed"]) -> Estimate:
+def over_seeds(values: Real[np.ndarray, " seed"]) -> Estimate:
     """Mean and standard error over seeds, leaving out seeds in which nothing departed."""
     values = np.asarray(values, np.float64)
     values = values[~np.isnan(values)]
@@ -151,7 +155,7 @@ class Exponent(NamedTuple):
     high: float
 
 
-def growth_exponent(curve: Float[np.ndarray, "seed round"], num_points: int = 64) -> Exponent:
+def growth_exponent(curve: Real[np.ndarray, "seed round"], num_points: int = 64) -> Exponent:
     """Slope of log mean regret against log t over the last 7/8 of the rounds.
 
     Least squares on ``num_points`` rounds equally spaced in log t; the interval is the delete-one

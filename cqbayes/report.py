@@ -37,7 +37,9 @@ def write_report(
         provenance: versions, settings, seed.
     """
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("cqbayes", "."), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.PackageLoader("cqbayes", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
     )
     text = environment.get_template("report.html.jinja").render(
         title=title, lead=lead, numbers=numbers, sections=sections, provenance=provenance

@@ -10,6 +10,7 @@ luck, so that differences between them are paired.
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from math import gcd
 from os import cpu_count
 from typing import Any, NamedTuple
@@ -23,7 +24,7 @@ from jaxtyping import Array, PRNGKeyArray
 from cqbayes.choice import ChoiceData
 from cqbayes.environments import Environment, Metrics
 from cqbayes.errors import InputError
-from cqbayes.policies import Policy
+from cqbayes.policies import Action, Policy
 from cqbayes.progress import bar
 
 MOST_ROUNDS_A_CHUNK = 2_000
@@ -146,13 +147,23 @@ def simulate(
                 advance(start)
             while True:
                 after, metrics, rows = _run_chunk(
-                    policy, env, world_keys, policy_keys, run, chunk, keep_rows, axes
+                    policy,
+                    env,
+                    world_keys,
+                    policy_keys,
+                    run,
+                    jnp.array(start + 1),
+                    chunk,
+                    keep_rows,
+                    axes,
                 )
                 if not bool(jnp.any(_overflowed(env, after.environment, axes))):
                     break
                 room *= 2
                 if room > MOST_ROOM:
-                    raise InputError(f"simulate: more than {MOST_ROOM} queries wait; lower the load")
+                    raise InputError(
+                        f"simulate: more than {MOST_ROOM} queries wait; lower the load"
+                    )
                 run = run._replace(environment=_grow(env, run.environment, room, axes))
             run = after
             # NumPy copies free the device's memory and let long runs be joined once, at the end.
@@ -200,31 +211,71 @@ def _run_chunk(
     world_keys: Array,
     policy_keys: Array,
     run: _Run,
+    start: Array,
     length: int,
     keep_rows: bool,
     axes: tuple,
 ) -> tuple[_Run, Metrics, ChoiceData | None]:
-    def one(policy, env, world_key, policy_key, run):
-        def step(run: _Run, _: None):
-            seen = env.observe(run.environment)
-            world = jax.random.fold_in(world_key, seen.round)
-            select_key, update_key = jax.random.split(jax.random.fold_in(policy_key, seen.round))
-            action = policy.select(select_key, run.policy, seen)
-            environment, rows, metrics = env.step(world, run.environment, action)
-            state = policy.update(update_key, run.policy, rows)
-            kept = jax.tree.map(lambda x: x[0], rows) if keep_rows else None
-            return _Run(state, environment), (metrics, kept)
-
-        return jax.lax.scan(step, run, length=length)
-
-    after, (metrics, rows) = eqx.filter_vmap(one, in_axes=(*axes, 0, 0, 0))(
-        policy, env, world_keys, policy_keys, run
+    observe = eqx.filter_vmap(lambda env, state: env.observe(state), in_axes=(axes[1], 0))
+    select = eqx.filter_vmap(
+        lambda policy, key, state, seen: policy.select(key, state, seen), in_axes=(axes[0], 0, 0, 0)
     )
+    update = eqx.filter_vmap(
+        lambda policy, key, state, rows: policy.update(key, state, rows), in_axes=(axes[0], 0, 0, 0)
+    )
+    advance = eqx.filter_vmap(
+        lambda env, chance, state, action: env.step(chance, state, action),
+        in_axes=(axes[1], 0, 0, 0),
+    )
+
+    def step(run: _Run, given: tuple[Any, Array, Array]):
+        chance, select_key, update_key = given
+        seen = observe(env, run.environment)
+
+        def select_among(places: int, operands: tuple) -> Action:
+            keys, state, seen = operands
+            return select(policy, keys, state, seen.among(places))
+
+        # Waiting queries fill the first places: all others can be left out of sight, exactly.
+        views = _views(seen.context.shape[1])
+        longest = jnp.max(seen.queue_length)
+        action = jax.lax.switch(
+            jnp.searchsorted(jnp.array(views), longest),
+            [partial(select_among, places) for places in views],
+            (select_key, run.policy, seen),
+        )
+        environment, rows, metrics = advance(env, chance, run.environment, action)
+        state = update(policy, update_key, run.policy, rows)
+        kept = jax.tree.map(lambda x: x[:, 0], rows) if keep_rows else None
+        return _Run(state, environment), (metrics, kept)
+
+    # All chance of the chunk at once: one wide computation instead of many narrow ones.
+    def prepare(env: Environment, world_key: Array, policy_key: Array) -> tuple[Any, Array, Array]:
+        def one(t: Array) -> tuple[Any, Array, Array]:
+            chance = env.chance(jax.random.fold_in(world_key, t))
+            return chance, *jax.random.split(jax.random.fold_in(policy_key, t))
+
+        return jax.vmap(one)(start + jnp.arange(length))
+
+    given = eqx.filter_vmap(prepare, in_axes=(axes[1], 0, 0), out_axes=1)(
+        env, world_keys, policy_keys
+    )
+    after, outputs = jax.lax.scan(step, run, given)
+    metrics, rows = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), outputs)
     return after, metrics, rows
+
+
+def _views(room: int) -> list[int]:
+    """How many places a policy is shown: 8, 32, 128, ... and at last the whole room."""
+    views = [8]
+    while views[-1] < room:
+        views.append(4 * views[-1])
+    return [v for v in views if v < room] + [room]
 
 
 @eqx.filter_jit
 def _refit_one(policy: Policy, key: Array, state: Any, history: ChoiceData) -> Any:
+    assert policy.refit is not None
     return policy.refit(key, state, history)
 
 

@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from cqbayes import belief
 from cqbayes.catalogue import load_engine, load_model, load_policy, load_scores, names
-from cqbayes.environments.queue import capacity, check_slate, retrial_queue
+from cqbayes.environments.queue import capacity, check_rate, check_slate, retrial_queue
 from cqbayes.environments.scores import from_scores
 from cqbayes.environments.synthetic import synthetic
 from cqbayes.errors import InputError
@@ -63,8 +65,15 @@ def run(
     curves = thinned(results.curves)
     curves.attrs.update(
         provenance(
-            data=data, posterior=posterior, rounds=rounds, seeds=num_seeds, seed=seed,
-            slate_size=slate_size, arrival_rate=rate, dim=sizes.dim, llms=sizes.num_llms,
+            data=data,
+            posterior=posterior,
+            rounds=rounds,
+            seeds=num_seeds,
+            seed=seed,
+            slate_size=slate_size,
+            arrival_rate=rate,
+            dim=sizes.dim,
+            llms=sizes.num_llms,
         )
     )
     with replacing(folder / "curves.nc") as temporary:
@@ -102,9 +111,7 @@ def _world(
         population = from_scores(scores)
         limit = capacity(population, slate_size)
     rate = limit - slack if arrival_rate is None else jnp.full_like(limit, arrival_rate)
-    if not bool(jnp.all((rate >= 0) & (rate <= 1))):
-        came = f"{float(jnp.min(rate)):.3f}" + ("" if arrival_rate is not None else " (capacity - slack)")
-        raise InputError(f"arrival rate: expected a probability per round in [0, 1], got {came}")
+    check_rate(np.asarray(rate))
     world = World(population, rate, per_seed=data == "synthetic")
     return world, Sizes(num_llms, dim), float(jnp.mean(rate))
 
@@ -113,8 +120,13 @@ def _belief(posterior: str, sizes: Sizes) -> belief.Belief:
     model = load_model("disjoint_mnl")
     if posterior == "online":
         return belief.online(model, sizes)
+    if posterior not in names("inference"):
+        known = ", ".join(names("inference"))
+        raise InputError(f"posterior: expected one of {known}, got {posterior!r}")
     engine = load_engine(posterior)
-    settings = {"num_warmup": 150, "num_draws": 150, "num_chains": 1} if posterior == "nuts" else {}
+    settings: dict[str, Any] = (
+        {"num_warmup": 150, "num_draws": 150, "num_chains": 1} if posterior == "nuts" else {}
+    )
     return belief.refitted(engine.fit, model, sizes, **settings)
 
 

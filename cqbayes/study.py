@@ -122,5 +122,3 @@ def thinned(curves: xr.Dataset, num_points: int = 400) -> xr.Dataset:
     """Every nth round, small enough to keep and to draw from again."""
     step = max(1, curves.sizes["round"] // num_points)
     return curves.isel(round=slice(step - 1, None, step))
-
-

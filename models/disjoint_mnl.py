@@ -32,8 +32,8 @@ def disjoint_mnl(
         intercept: whether there are intercepts.
 
     Example:
-        >>> disjoint_mnl(prior_sd=2.0).utility({"theta": jnp.ones((3, 2)), "intercept": jnp.ones(3)},
-        ...                                    jnp.array([1.0, 0.0])).tolist()
+        >>> params = {"theta": jnp.ones((3, 2)), "intercept": jnp.ones(3)}
+        >>> disjoint_mnl(prior_sd=2.0).utility(params, jnp.array([1.0, 0.0])).tolist()
         [2.0, 2.0, 2.0]
     """
 

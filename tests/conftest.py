@@ -3,10 +3,7 @@
 from jaxtyping import install_import_hook
 
 with install_import_hook("cqbayes", "typechecker.check"):
-    import cqbayes.cli
-    import cqbayes.demo
-    import cqbayes.plots
-    import cqbayes.simulation_study
+    pass
 
 from collections.abc import Callable
 from pathlib import Path

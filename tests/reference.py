@@ -63,7 +63,9 @@ def disjoint_posterior(
     mean = weight @ draws
     sd = np.sqrt(weight @ (draws - mean) ** 2)
     shape = (num_llms, num_features)
-    return Reference(w.reshape(shape), mean.reshape(shape), sd.reshape(shape), 1 / (weight**2).sum())
+    return Reference(
+        w.reshape(shape), mean.reshape(shape), sd.reshape(shape), 1 / (weight**2).sum()
+    )
 
 
 def plain_online_mean(data: ChoiceData, intercept_sd: float, prior_sd: float) -> np.ndarray:

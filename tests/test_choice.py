@@ -182,7 +182,10 @@ GOOD = {
         ({"offered": [[True, False]]}, r"offered: expected booleans of shape \(2, num_llms\)"),
         ({"offered": [[2, 0], [1, 1]]}, "offered: expected only True and False"),
         ({"offered": np.zeros((2, 0), bool)}, "at least one LLM"),
-        ({"choice": [2, 0]}, "choice: expected 0 .retry. or an LLM that was offered, got 2 in row 0"),
+        (
+            {"choice": [2, 0]},
+            "choice: expected 0 .retry. or an LLM that was offered, got 2 in row 0",
+        ),
         ({"choice": [3, 0]}, "choice: expected 0 .retry. to 2, got 3 in row 0"),
         ({"choice": [-1, 0]}, "got -1 in row 0"),
         ({"choice": [0.5, 0]}, "choice: expected 2 integers"),

@@ -4,6 +4,8 @@
 slack 0.1, prior sd 1, c = 0.5, alpha = 1; 20,000 rounds, 64 seeds with a truth each. Simulated.
 """
 
+from itertools import pairwise
+
 import equinox as eqx
 import jax
 import numpy as np
@@ -46,8 +48,15 @@ def runs(request, disjoint_mnl):
         "fifo_acqb": (fifo(learner), False),
     }
     traces = {
-        name: simulate(run_key, policy, env, ROUNDS, num_seeds=SEEDS,
-                       policy_per_seed=per_seed, env_per_seed=True)
+        name: simulate(
+            run_key,
+            policy,
+            env,
+            ROUNDS,
+            num_seeds=SEEDS,
+            policy_per_seed=per_seed,
+            env_per_seed=True,
+        )
         for name, (policy, per_seed) in policies.items()
     }
     return slate_size, env, run_key, regrets(traces)
@@ -70,7 +79,7 @@ def test_queue_length_regret_falls_at_every_quadrupling(runs):
     slate_size, _, _, curves = runs
     windows = [_window(curves, t, 2 * t) for t in (500, 2_000, 8_000)]
     print(f"K={slate_size}: " + ", ".join(map(str, windows)))
-    for earlier, later in zip(windows, windows[1:], strict=False):
+    for earlier, later in pairwise(windows):
         assert later.value < earlier.value + 2 * np.hypot(earlier.error, later.error)
     assert windows[-1].value < windows[0].value / 4
 
@@ -94,8 +103,15 @@ def test_scheduling_beats_first_in_first_out_on_matching_regret(runs):
 def test_random_diverges(runs):
     """Its queue grows in proportion to t, at a rate that is positive in every seed."""
     slate_size, env, key, _ = runs
-    queue = simulate(key, random(NUM_LLMS, slate_size), env, 3_000, num_seeds=SEEDS,
-                     env_per_seed=True, room=1_024).metrics.queue_length
+    queue = simulate(
+        key,
+        random(NUM_LLMS, slate_size),
+        env,
+        3_000,
+        num_seeds=SEEDS,
+        env_per_seed=True,
+        room=1_024,
+    ).metrics.queue_length
     growth = over_seeds((queue[:, -1] - queue[:, 1_499]) / 1_500)
     print(f"K={slate_size}: random's queue grows by {growth} a round")
     assert growth.value > 8 * growth.error

@@ -133,7 +133,8 @@ def test_engines_run_on_models_or_say_why_not(name, engine, choices):
     try:
         posterior, info = infer(jax.random.key(0), model, data, engine=engine)
     except InputError as error:
-        assert engine in str(error)
+        if engine not in str(error):
+            raise
         return
     assert isinstance(posterior, Posterior)
     assert isinstance(info, InferenceInfo)

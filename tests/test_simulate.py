@@ -99,7 +99,7 @@ def test_arrays_per_seed(key):
 
 
 def test_recorded_rows_are_the_services(world, disjoint_mnl, key):
-    population, env = world
+    _, env = world
     trace = simulate(key, random(5, slate_size=2), env, 400, num_seeds=2, record=True)
     rows = trace.choices()
     assert rows.num_obs == 800
@@ -130,7 +130,7 @@ def test_refits_see_all_rows_so_far(world, disjoint_mnl, key):
 
 def test_a_log_counts_as_history(world, disjoint_mnl, choices, key):
     """Warm start is update on a log: with it, the very first decisions are already good."""
-    population, env = world
+    _, env = world
     log = simulate(jax.random.key(8), random(5), env, 3_000, record=True).choices()
     for how in (
         lambda log: belief.online(disjoint_mnl(), SIZES, log),

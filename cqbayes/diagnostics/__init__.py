@@ -53,7 +53,9 @@ def summary(posterior: Posterior, llms: list[str] | None = None) -> pd.DataFrame
     """ArviZ's summary table: mean, sd, interval, ESS, R-hat and Monte Carlo errors."""
     import arviz_stats
 
-    return arviz_stats.summary(posterior.to_arviz(llms=llms), round_to="none")
+    tree = posterior.to_arviz(llms=llms)
+    exact: Any = "none"  # ArviZ's word for unrounded, which its annotation does not know
+    return pd.DataFrame(arviz_stats.summary(tree, round_to=exact))
 
 
 class Agreement(NamedTuple):
@@ -72,9 +74,7 @@ class Agreement(NamedTuple):
     sd_ratio: float
 
 
-def agreement(
-    first: Posterior, second: Posterior, first_ess: float | None = None
-) -> Agreement:
+def agreement(first: Posterior, second: Posterior, first_ess: float | None = None) -> Agreement:
     """Compares two posteriors of one model on the same data.
 
     Args:

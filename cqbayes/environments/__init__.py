@@ -65,16 +65,16 @@ class Environment(NamedTuple):
     Attributes:
         init: ``room -> state``, with places for ``room`` waiting queries.
         observe: ``state -> Observation``, all that a policy may see.
-        step: ``(key, state, action) -> (state, rows, metrics)``. The key depends on the seed and
-            the round alone, so that all policies meet the same arrivals and the same luck.
+        chance: ``key -> chance``, all that is random in a round, drawn before anybody acts: all
+            policies that share keys meet the same arrivals and the same luck.
+        step: ``(chance, state, action) -> (state, rows, metrics)``, deterministic.
         grow: ``(state, room) -> state`` with a larger room and nothing else changed.
         overflowed: ``state -> bool``: an arrival found no place; the state is to be thrown away.
     """
 
     init: Callable[[int], Any]
     observe: Callable[[Any], Any]
-    step: Callable[[PRNGKeyArray, Any, Any], tuple[Any, Any, Metrics]]
+    chance: Callable[[PRNGKeyArray], Any]
+    step: Callable[[Any, Any, Any], tuple[Any, Any, Metrics]]
     grow: Callable[[Any, int], Any]
     overflowed: Callable[[Any], Bool[Array, ""]]
-
-

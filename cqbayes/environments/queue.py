@@ -12,6 +12,8 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
@@ -31,6 +33,14 @@ class Waiting(NamedTuple):
     best: Float[Array, " room"]
     arrived: Int[Array, " room"]
     attempts: Int[Array, " room"]
+
+
+class Chance(NamedTuple):
+    """What a round has in store: two uniform numbers, and who asks if somebody does."""
+
+    outcome: Float[Array, ""]
+    arrival: Float[Array, ""]
+    query: Query
 
 
 class QueueState(NamedTuple):
@@ -68,19 +78,25 @@ def retrial_queue(
     """
     num_llms = eqx.filter_eval_shape(_draw_with_utility, population, jax.random.key(0))[1].shape[-1]
     check_slate(slate_size, num_llms)
-    if not isinstance(arrival_rate, jax.core.Tracer) and not jnp.all(
-        (jnp.asarray(arrival_rate) >= 0) & (jnp.asarray(arrival_rate) <= 1)
-    ):
-        raise InputError(
-            f"arrival rate: expected a probability per round in [0, 1], got {arrival_rate}"
-        )
+    if not isinstance(arrival_rate, Tracer):
+        check_rate(np.asarray(arrival_rate))
     return Environment(
         init=Partial(_init, population),
         observe=_observe,
+        chance=Partial(_chance, population),
         step=Partial(_step, population, jnp.asarray(arrival_rate, float), slate_size),
         grow=_grow,
         overflowed=_overflowed,
     )
+
+
+def check_rate(arrival_rate: np.ndarray) -> None:
+    """Refuses what is not a probability."""
+    wrong = arrival_rate[~((arrival_rate >= 0) & (arrival_rate <= 1))]
+    if wrong.size:
+        raise InputError(
+            f"arrival rate: expected a probability per round in [0, 1], got {wrong.flat[0]:.3g}"
+        )
 
 
 def check_slate(slate_size: int, num_llms: int) -> None:
@@ -135,25 +151,29 @@ def _observe(state: QueueState) -> Observation:
     )
 
 
+def _chance(population: Population, key: PRNGKeyArray) -> Chance:
+    luck_key, query_key = jax.random.split(key)
+    outcome, arrival = jax.random.uniform(luck_key, (2,))
+    return Chance(outcome, arrival, population.draw(query_key))
+
+
 def _step(
     population: Population,
     arrival_rate: Float[Array, ""],
     slate_size: int,
-    key: PRNGKeyArray,
+    chance: Chance,
     state: QueueState,
     action: Action,
 ) -> tuple[QueueState, ChoiceData, Metrics]:
-    luck_key, query_key = jax.random.split(key)
-    outcome_luck, arrival_luck = jax.random.uniform(luck_key, (2,))
     places = state.waiting
     busy = state.queue_length > 0
     served = jax.tree.map(lambda column: column[action.query], places)
     offered = action.offered & busy
 
-    choice = _outcome(served.utility, offered, outcome_luck)
+    choice = _outcome(served.utility, offered, chance.outcome)
     departed = choice > 0
-    arrived = arrival_luck < arrival_rate
-    query, utility = _draw_with_utility(population, query_key)
+    arrived = chance.arrival < arrival_rate
+    query, utility = chance.query, population.utility(chance.query)
     best_offered, _ = best_assortment(utility, slate_size)
     newcomer = Waiting(
         context=query.context,
@@ -179,7 +199,9 @@ def _step(
 
     before = jnp.arange(room) < state.queue_length
     probability = departure_probability(served.utility, offered)
-    cost = 0.0 if population.cost is None else population.cost(Query(served.context, served.identity))
+    cost = (
+        0.0 if population.cost is None else population.cost(Query(served.context, served.identity))
+    )
     metrics = Metrics(
         queue_length=state.queue_length,
         served=busy,

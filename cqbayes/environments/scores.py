@@ -113,7 +113,9 @@ def read_scores(path: Path, *, sha256: str | None, dim: int) -> ScoreTable:
     needed = ["query_id", "task", "split", "context", *(f"cost_usd|{llm}" for llm in llms)]
     missing = [name for name in needed if name not in table.column_names]
     if missing or not llms:
-        raise InputError(f"{path}: expected columns {', '.join(missing or ['score|<llm>'])}; absent")
+        raise InputError(
+            f"{path}: expected columns {', '.join(missing or ['score|<llm>'])}; absent"
+        )
     width = getattr(table.schema.field("context").type, "list_size", None)
     if width is None:
         raise InputError(f"{path}: expected lists of one length in column context (a fixed size)")
@@ -130,7 +132,9 @@ def read_scores(path: Path, *, sha256: str | None, dim: int) -> ScoreTable:
     norm = np.linalg.norm(context, axis=1, keepdims=True)
     flat = ~(np.isfinite(norm[:, 0]) & (norm[:, 0] > 0))
     if flat.any():
-        raise InputError(f"{path}: expected finite contexts other than 0, not so row {np.argmax(flat)}")
+        raise InputError(
+            f"{path}: expected finite contexts other than 0, not so row {np.argmax(flat)}"
+        )
     return ScoreTable(
         name=path.parent.name,
         llms=llms,

@@ -8,12 +8,10 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from cqbayes.environments import Population, Query
 
 
-def synthetic(
-    key: PRNGKeyArray, num_llms: int = 5, dim: int = 5, bound: float = 2.0
-) -> Population:
+def synthetic(key: PRNGKeyArray, num_llms: int = 5, dim: int = 5, bound: float = 2.0) -> Population:
     """``u_j = x . theta_j`` with ``theta_jk ~ Uniform(-bound, bound)``.
 
-    Contexts are uniform in ``[-1, 1]^d``, and scaled to norm 1 where they lie outside the unit ball.
+    Contexts are uniform in ``[-1, 1]^d``, scaled to norm 1 where they lie outside the unit ball.
 
     Example:
         >>> import jax

@@ -90,7 +90,8 @@ def fit(
         Status.OK,
     )
     stats = {"iterations": last.iteration, "decrement": last.decrement, "log_density": last.value}
-    return Gaussian(last.vector, factor, model, sizes), InferenceInfo("laplace", status, stats)
+    gaussian = Gaussian(location=last.vector, factor=factor, model=model, sizes=sizes)
+    return gaussian, InferenceInfo("laplace", status, stats)
 
 
 @eqx.filter_jit
@@ -137,7 +138,7 @@ def check(
     index = np.minimum(np.searchsorted(np.cumsum(weight), np.asarray(points)), NUM_DRAWS - 1)
     # Shuffled, so that order carries no meaning and chains could be cut from it.
     index = jax.random.permutation(pick_key, jnp.asarray(index))
-    draws = Draws(vectors[index][None], model, posterior.sizes)
+    draws = Draws(vectors=vectors[index][None], model=model, sizes=posterior.sizes)
     return draws, InferenceInfo(info.engine, info.status, stats)
 
 

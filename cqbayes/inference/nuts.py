@@ -62,7 +62,8 @@ def fit(
     vectors, stats = jax.vmap(chain)(jax.random.split(key, num_chains))
     finite = jnp.isfinite(vectors).all()
     status = jnp.where(finite, Status.OK, Status.NOT_FINITE)
-    return Draws(vectors, model, sizes), InferenceInfo("nuts", status, stats)
+    draws = Draws(vectors=vectors, model=model, sizes=sizes)
+    return draws, InferenceInfo("nuts", status, stats)
 
 
 def _begin(key: PRNGKeyArray, start: Posterior | None, size: int) -> Array:

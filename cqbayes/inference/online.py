@@ -22,9 +22,10 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from cqbayes.choice import ChoiceData
+from cqbayes.choice import ChoiceData, log_probabilities
 from cqbayes.errors import InputError
 from cqbayes.inference import Engine, InferenceInfo, Status
 from cqbayes.posterior import Posterior
@@ -48,7 +49,7 @@ class OnlineGaussian(Posterior):
 
     def draw_vector(self, key: PRNGKeyArray) -> Float[Array, " parameter"]:
         # In the order of the model's own layout: a linear model's sites are its params.
-        return jax.flatten_util.ravel_pytree(self.draw(key))[0]
+        return ravel_pytree(self.draw(key))[0]
 
     def mean(self) -> Any:
         return _linear(self.model).to_params(self.location)
@@ -76,30 +77,27 @@ def prior(model: PreferenceModel, sizes: Sizes) -> OnlineGaussian:
     """
     deviation = _linear(model).prior_sd(sizes)
     factor = jnp.broadcast_to(jnp.diag(deviation), (sizes.num_llms, *jnp.diag(deviation).shape))
-    return OnlineGaussian(jnp.zeros(factor.shape[:2]), factor, model, sizes)
+    location = jnp.zeros(factor.shape[:2])
+    return OnlineGaussian(location=location, factor=factor, model=model, sizes=sizes)
 
 
 def _row_moments(
-    mean: Float[Array, " llm"],
-    variance: Float[Array, " llm"],
-    offered: Bool[Array, " llm"],
-    choice: Int[Array, ""],
+    mean: Float[Array, " slate"],
+    variance: Float[Array, " slate"],
+    shown: Bool[Array, " slate"],
+    taken: Bool[Array, " slate"],
     weight: Float[Array, ""],
-) -> tuple[Float[Array, " llm"], Float[Array, " llm"]]:
+) -> tuple[Float[Array, " slate"], Float[Array, " slate"]]:
     """Mean and marginal variances of the utilities after one row, by Laplace at its mode.
 
     With ``p_j`` the choice probabilities, the negative log-density has gradient
     ``w (p - [y]) + (u - a) / s`` and Hessian ``D - w p p^T``, ``D = diag(w p + 1 / s)``; by
     Sherman and Morrison its inverse is ``D^-1 + w D^-1 p p^T D^-1 / (1 - w p^T D^-1 p)``.
     """
-    taken = (jnp.arange(mean.size) == choice - 1).astype(mean.dtype)
     precision = 1 / variance
 
     def inverse_curvature(utility: Array) -> tuple[Array, Array, Array]:
-        # Softmax with the retry in it; what is not offered has probability zero.
-        peak = jnp.maximum(jnp.max(jnp.where(offered, utility, -jnp.inf)), 0)
-        exponential = jnp.where(offered, jnp.exp(jnp.where(offered, utility, 0) - peak), 0)
-        share = exponential / (jnp.exp(-peak) + jnp.sum(exponential))
+        share = jnp.where(shown, jnp.exp(log_probabilities(utility, shown)[1:]), 0)
         diagonal = 1 / (weight * share + precision)
         along = diagonal * share
         scale = weight / (1 - weight * (share @ along))
@@ -123,35 +121,60 @@ def update_row(
     offered: Bool[Array, " llm"],
     choice: Int[Array, ""],
     weight: Float[Array, ""],
+    slate_size: int | None = None,
 ) -> OnlineGaussian:
-    """One row; nothing changes, bit for bit, where ``weight`` is 0 or an LLM is not offered."""
+    """One row, touching only the blocks of the LLMs that it offers.
+
+    Nothing changes, bit for bit, where ``weight`` is 0, an LLM is not offered, or the row offers
+    more LLMs than ``slate_size`` (all of them where absent).
+    """
     z = _linear(posterior.model).features(context)
-    phi = jnp.einsum("jkl,k->jl", posterior.factor, z)
+    llm = _first(offered, slate_size or offered.size)
+    shown = offered[llm] & (jnp.cumsum(jnp.ones_like(llm)) <= jnp.sum(offered))
+    blocks = posterior.factor[llm]
+    phi = jnp.einsum("jkl,k->jl", blocks, z)
     variance = jnp.sum(phi**2, axis=-1)
-    touched = offered & (weight > 0) & (variance > 0)
-    safe = jnp.where(touched, variance, 1)
-    mean = posterior.location @ z
-    utility, shrunk = _row_moments(mean, safe, touched, choice, weight)
-    direction = jnp.einsum("jkl,jl->jk", posterior.factor, phi)
-    gain = jnp.where(touched, (utility - mean) / safe, 0)
-    root = jnp.where(touched, (1 - jnp.sqrt(shrunk / safe)) / safe, 0)
-    return eqx.tree_at(
-        lambda p: (p.location, p.factor),
-        posterior,
-        (
-            posterior.location + gain[:, None] * direction,
-            posterior.factor - (root[:, None] * direction)[:, :, None] * phi[:, None, :],
-        ),
-    )
+    learns = (weight > 0) & (jnp.sum(offered) <= llm.size)
+    shown = shown & learns & (variance > 0)
+    safe = jnp.where(shown, variance, 1)
+    mean = posterior.location[llm] @ z
+    utility, shrunk = _row_moments(mean, safe, shown, shown & (llm == choice - 1), weight)
+    direction = jnp.einsum("jkl,jl->jk", blocks, phi)
+    gain = jnp.where(shown, (utility - mean) / safe, 0)
+    root = jnp.where(shown, (1 - jnp.sqrt(shrunk / safe)) / safe, 0)
+    # Added, so that a place that is not filled changes nothing wherever it points.
+    location = posterior.location.at[llm].add(gain[:, None] * direction)
+    shrinkage = (root[:, None] * direction)[:, :, None] * phi[:, None, :]
+    factor = posterior.factor.at[llm].add(-shrinkage)
+    return eqx.tree_at(lambda p: (p.location, p.factor), posterior, (location, factor))
 
 
-def update(posterior: OnlineGaussian, data: ChoiceData) -> OnlineGaussian:
-    """All rows of ``data`` in their order, one pass."""
+def _first(offered: Bool[Array, " llm"], count: int) -> Int[Array, " slate"]:
+    """The first ``count`` LLMs that are offered, then any."""
+    rank = jnp.cumsum(offered)
+    return jnp.stack([jnp.argmax(offered & (rank == place + 1)) for place in range(count)])
+
+
+def update(
+    posterior: OnlineGaussian, data: ChoiceData, slate_size: int | None = None
+) -> OnlineGaussian:
+    """All rows of ``data`` in their order, one pass.
+
+    Args:
+        posterior: before.
+        data: the rows.
+        slate_size: most LLMs that a row offers, known beforehand, so that the others' blocks are
+            never touched; rows that offer more teach nothing. All LLMs where absent.
+    """
     rows = data.cleared()
     columns = (rows.context, rows.offered, rows.choice, rows.weight)
+
+    def one(posterior: OnlineGaussian, row: tuple[Array, Array, Array, Array]):
+        return update_row(posterior, *row, slate_size), None
+
     if data.num_obs == 1:
-        return update_row(posterior, *(column[0] for column in columns))
-    return jax.lax.scan(lambda p, row: (update_row(p, *row), None), posterior, columns)[0]
+        return one(posterior, jax.tree.map(lambda column: column[0], columns))[0]
+    return jax.lax.scan(one, posterior, columns)[0]
 
 
 def fit(

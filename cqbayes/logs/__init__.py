@@ -64,9 +64,11 @@ def _matrix(path: Path, table: pa.Table, name: str) -> np.ndarray:
     if not isinstance(column.type, pa.ListType | pa.LargeListType | pa.FixedSizeListType):
         raise InputError(f"{path}: expected lists in column {name}, got {column.type}")
     values = column.flatten().to_numpy(zero_copy_only=False)
-    lengths = pc.unique(pc.list_value_length(column)).to_pylist()
+    lengths = pc.call_function("list_value_length", [column]).unique().to_pylist()
     if len(lengths) != 1 or not lengths[0]:
-        raise InputError(f"{path}: expected lists of one length in column {name}, got {lengths[:5]}")
+        raise InputError(
+            f"{path}: expected lists of one length in column {name}, got {lengths[:5]}"
+        )
     return values.reshape(len(column), -1)
 
 

@@ -6,7 +6,6 @@ A policy is a record of pure functions over pytrees. Each file makes one; wrappe
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
@@ -38,6 +37,15 @@ class Observation(NamedTuple):
     @property
     def waiting(self) -> Bool[Array, " room"]:
         return jnp.arange(self.context.shape[0]) < self.queue_length
+
+    def among(self, places: int) -> "Observation":
+        """Only the first ``places`` of the room (of many rooms, where axis 0 counts seeds)."""
+        return self._replace(
+            **{
+                name: getattr(self, name)[:, :places]
+                for name in ("context", "identity", "wait", "attempts")
+            }
+        )
 
 
 class Action(NamedTuple):
@@ -99,14 +107,13 @@ def best_pair(
 
 
 def random_pair(
-    key: PRNGKeyArray, queue_length: Int[Array, ""], num_llms: int, slate_size: int
+    uniforms: Float[Array, " llm_and_one"], queue_length: Int[Array, ""], slate_size: int
 ) -> Action:
     """A waiting query and an assortment of ``slate_size`` LLMs, both uniformly at random.
 
-    One uniform number per query picked, whatever the size of the waiting room, so that a larger
-    room leaves every choice as it was.
+    One uniform number picks the query, whatever the size of the waiting room, so that a larger
+    room leaves every choice as it was; the others rank the LLMs.
     """
-    uniforms = jax.random.uniform(key, (num_llms + 1,))
     place = jnp.floor(uniforms[0] * queue_length).astype(jnp.int32)
     offered, _ = best_assortment(uniforms[1:], slate_size)
     return Action(jnp.clip(place, 0, jnp.maximum(queue_length - 1, 0)), offered)

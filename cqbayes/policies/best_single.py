@@ -59,4 +59,5 @@ def _select(
 
 
 def build(setup: Setup) -> Policy:
+    assert setup.truth is not None
     return best_single(setup.truth, setup.sizes.num_llms, setup.slate_size)

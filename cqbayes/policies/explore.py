@@ -39,8 +39,9 @@ def _select(
     state: Any,
     seen: Observation,
 ) -> Action:
-    coin_key, random_key, inner_key = jax.random.split(key, 3)
-    explores = jax.random.uniform(coin_key) < schedule(seen.round)
-    at_random = random_pair(random_key, seen.queue_length, num_llms, slate_size)
+    random_key, inner_key = jax.random.split(key)
+    uniforms = jax.random.uniform(random_key, (2 + num_llms,))
+    explores = uniforms[0] < schedule(seen.round)
+    at_random = random_pair(uniforms[1:], seen.queue_length, slate_size)
     chosen = inner(inner_key, state, seen)
     return jax.tree.map(lambda a, b: jnp.where(explores, a, b), at_random, chosen)

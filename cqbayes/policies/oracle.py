@@ -23,4 +23,5 @@ def _select(
 
 
 def build(setup: Setup) -> Policy:
+    assert setup.truth is not None
     return oracle(setup.truth, setup.slate_size)

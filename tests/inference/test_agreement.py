@@ -93,7 +93,9 @@ def test_laplace_finds_the_mode_and_its_curvature(data, disjoint_mnl, reference)
     mode = np.concatenate([params["intercept"][:, None], params["theta"]], axis=1)
     np.testing.assert_allclose(mode, reference.mode, atol=2e-4)
     sites = gaussian.sites(jax.random.key(1), 20_000)
-    sd = np.concatenate([sites["intercept"].std(axis=(0, 1))[:, None], sites["theta"].std(axis=(0, 1))], 1)
+    sd = np.concatenate(
+        [sites["intercept"].std(axis=(0, 1))[:, None], sites["theta"].std(axis=(0, 1))], 1
+    )
     np.testing.assert_allclose(sd, reference.sd, rtol=0.06)
 
 
@@ -134,8 +136,10 @@ def test_one_pass_online_is_no_worse_than_a_plain_update(
         plain_gaps.append(np.sqrt(np.mean(((plain - exact.mean) / exact.sd) ** 2)))
         sd = np.sqrt(np.einsum("jkl,jkl->jk", posterior.factor, posterior.factor))
         ratios.append(np.mean(sd / exact.sd))
-    print(f"slate {slate_size}: rms deviation {np.round(gaps, 3)} sd (plain {np.round(plain_gaps, 3)})"
-          f", sd ratios {np.round(ratios, 3)}")
+    print(
+        f"slate {slate_size}: rms deviation {np.round(gaps, 3)} sd (plain {np.round(plain_gaps, 3)})"
+        f", sd ratios {np.round(ratios, 3)}"
+    )
     assert np.mean(gaps) <= 1.05 * np.mean(plain_gaps)
     assert max(gaps) < most
     assert least_sd < min(ratios) <= max(ratios) < 1.02
@@ -143,9 +147,7 @@ def test_one_pass_online_is_no_worse_than_a_plain_update(
 
 def test_status_is_a_value_not_an_exception(choices, disjoint_mnl):
     data, _ = choices(seed=0, num_obs=50)
-    _, info = infer(
-        jax.random.key(0), disjoint_mnl(), data, engine="laplace", max_iterations=1
-    )
+    _, info = infer(jax.random.key(0), disjoint_mnl(), data, engine="laplace", max_iterations=1)
     assert isinstance(info, InferenceInfo)
     assert Status(int(info.status)) == Status.NOT_CONVERGED
     assert not info.ok

@@ -13,7 +13,9 @@ from cqbayes.preference import Sizes, sizes_of
 
 def _row(context, offered, choice, weight=1.0) -> ChoiceData:
     return ChoiceData(
-        jnp.asarray([context], float), jnp.asarray([offered]), jnp.asarray([choice]),
+        jnp.asarray([context], float),
+        jnp.asarray([offered]),
+        jnp.asarray([choice]),
         jnp.asarray([weight], float),
     )
 
@@ -37,7 +39,9 @@ def test_two_llms_against_dense_newton(disjoint_mnl):
     begin = prior(model, Sizes(3, 2))
     x, offered, choice = np.array([0.6, -0.8]), np.array([True, False, True]), 3
     z = np.array([1.0, *x])
-    after = update_row(begin, jnp.asarray(x), jnp.asarray(offered), jnp.array(choice), jnp.array(1.0))
+    after = update_row(
+        begin, jnp.asarray(x), jnp.asarray(offered), jnp.array(choice), jnp.array(1.0)
+    )
     design = np.kron(np.eye(3), z[None])  # utilities = design @ weights
     covariance = np.kron(np.eye(3), np.diag([1.2, 0.8, 0.8]) ** 2)
     weights = np.zeros(9)
