@@ -168,7 +168,7 @@ def log_probability(
 
     Example:
         >>> import jax.numpy as jnp
-        >>> log_probability(jnp.zeros(1), jnp.array([True]), jnp.array(0)).round(4).item()
+        >>> round(float(log_probability(jnp.zeros(1), jnp.array([True]), jnp.array(0))), 4)
         -0.6931
     """
     # A sum over a one-hot mask: its gradient is a product, where an index would scatter.

@@ -219,7 +219,7 @@ def _numbers(nuts_info: Any, gap: Any, results: Results) -> dict[str, str]:
 
 
 def _sections(infos: tuple, gap: Any, results: Results, rows: Any, summaries: Any) -> list[Section]:
-    failed = ", ".join(f"{name} {count}" for name, count in results.failures.items())
+    failed = "; ".join(f"{name}: {n}" for name, n in results.failures.items() if n) or "none"
     shown = summaries.loc[[name.startswith("intercept") for name in summaries.index]].round(3)
     return [
         Section(
@@ -227,7 +227,7 @@ def _sections(infos: tuple, gap: Any, results: Results, rows: Any, summaries: An
             "Every policy meets the same arrivals and the same luck. Regret counts departures "
             "lost in expectation, per round, against the best assortment for the query that was "
             "served (routing) and against the best waiting query too (matching). Waits are in "
-            "rounds. Refits that an engine did not vouch for and that were not used: " + failed,
+            f"rounds. Refits that an engine did not vouch for and that were not used: {failed}.",
             tables=[rows],
             pictures=[
                 ("regret.png", "Regret and queue length against rounds."),
@@ -245,8 +245,11 @@ def _sections(infos: tuple, gap: Any, results: Results, rows: Any, summaries: An
             "parameters are in posterior.csv.",
             tables=[shown],
             pictures=[
-                ("posterior.png", "Posterior means with 50 and 94 percent intervals."),
-                ("ranks.png", "Ranks of each chain among all: mixed chains are flat."),
+                ("posterior.png", "Posterior of every parameter with ArviZ's credible intervals."),
+                (
+                    "ranks.png",
+                    "Ranks of each chain among all: chains that mix stay inside the grey band.",
+                ),
             ],
         ),
     ]

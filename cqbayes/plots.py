@@ -21,7 +21,6 @@ _STYLE = {
     "grid.alpha": 0.25,
     "font.size": 10,
     "figure.dpi": 120,
-    "savefig.bbox": "tight",
 }
 
 
@@ -151,7 +150,7 @@ def forest_figure(trees: Mapping[str, Any], title: str) -> Figure:
 
 
 def rank_figure(tree: Any, title: str, variable: str = "intercept") -> Figure:
-    """ArviZ's rank plots: chains that mix have ranks within the band."""
+    """ArviZ's rank plots: chains that mix stay inside the grey band."""
     import arviz_plots
 
     with mpl.rc_context(_STYLE):
@@ -170,5 +169,5 @@ def _figure_of(collection: Any) -> Figure:
 def save(figure: Figure, path: Path) -> Path:
     """Writes a PNG, whole or not at all."""
     with replacing(path) as temporary:
-        figure.savefig(temporary, format="png")
+        figure.savefig(temporary, format="png", bbox_inches="tight")
     return path

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from cqbayes import belief
+from cqbayes import simulate as module
 from cqbayes.catalogue import load_engine
 from cqbayes.environments.queue import retrial_queue
 from cqbayes.environments.synthetic import synthetic
@@ -32,39 +33,24 @@ def _equal(a, b):
         np.testing.assert_array_equal(x, y)
 
 
+def _compilations() -> int:
+    return module._run_chunk._cached._cache_size()
+
+
 def test_one_compilation_per_shape(world, disjoint_mnl, key):
-    """Neither rounds beyond a chunk, new numbers, nor a new object of the same kind retraces."""
-    traces = 0
-
-    def counted(policy):
-        def select(key, state, seen):
-            nonlocal traces
-            traces += 1
-            return policy.select(key, state, seen)
-
-        return policy._replace(select=select)
-
+    """Neither rounds beyond a chunk, other numbers, nor an equal policy made anew compiles again."""
     _, env = world
-    policy = counted(acqb(belief.online(disjoint_mnl(), SIZES), 5))
+    before = _compilations()
+    policy = acqb(belief.online(disjoint_mnl(), SIZES), 5)
     simulate(key, policy, env, rounds=3 * MOST_ROUNDS_A_CHUNK + 1, num_seeds=2)
-    assert traces == 1
+    assert _compilations() == before + 1
+    again = acqb(belief.online(disjoint_mnl(), SIZES), 5, c=0.7, alpha=0.9)
     other = retrial_queue(synthetic(jax.random.key(2)), 0.4)
-    rounds = 3 * MOST_ROUNDS_A_CHUNK - 1  # the same chunks of other worlds
-    simulate(jax.random.key(3), policy, other, rounds=rounds, num_seeds=2)
-    assert traces <= 2
-
-
-def test_rebuilt_policies_share_compiled_code(world, disjoint_mnl, key):
-    from cqbayes import simulate as module
-
-    _, env = world
-    before = None
-    for c in (0.5, 0.7):
-        policy = acqb(belief.online(disjoint_mnl(), SIZES), 5, c=c)
-        simulate(key, policy, env, rounds=50)
-        size = module._run_chunk._cached._cache_size()
-        assert before is None or size == before
-        before = size
+    rounds = 3 * MOST_ROUNDS_A_CHUNK - 1  # chunks of the same length
+    simulate(jax.random.key(3), again, other, rounds=rounds, num_seeds=2)
+    assert _compilations() == before + 1
+    simulate(key, policy, env, rounds=100, num_seeds=3)
+    assert _compilations() == before + 2
 
 
 def test_same_key_same_bytes_other_key_other_run(world, disjoint_mnl, key):

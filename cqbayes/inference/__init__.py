@@ -59,7 +59,8 @@ class InferenceInfo(eqx.Module):
 
     def __str__(self) -> str:
         status = Status(int(self.status))
-        numbers = ", ".join(f"{name} {float(np.max(v)):.4g}" for name, v in self.stats.items())
+        scalars = {name: float(v) for name, v in self.stats.items() if np.ndim(v) == 0}
+        numbers = ", ".join(f"{name} {value:.4g}" for name, value in scalars.items())
         return f"{self.engine}: {status.name.lower()} ({status.meaning}); {numbers}"
 
 

@@ -93,7 +93,12 @@ def check(
     # One chain has no R-hat (NaN): the effective sample size then decides alone.
     poor = rhat > RHAT_LIMIT or not ess >= ESS_PER_CHAIN * chains or divergences > 0
     status = Status.POOR_MIXING if info.ok and poor else Status(int(info.status))
-    summary = {"rhat": jnp.array(rhat), "ess": jnp.array(ess)}
+    summary = {
+        "rhat": jnp.array(rhat),
+        "ess": jnp.array(ess),
+        "divergences": jnp.array(divergences),
+        "steps_per_draw": jnp.mean(info.stats["n_steps"]),
+    }
     return posterior, InferenceInfo(info.engine, jnp.array(int(status)), info.stats | summary)
 
 

@@ -137,8 +137,8 @@ def test_one_pass_online_is_no_worse_than_a_plain_update(
         sd = np.sqrt(np.einsum("jkl,jkl->jk", posterior.factor, posterior.factor))
         ratios.append(np.mean(sd / exact.sd))
     print(
-        f"slate {slate_size}: rms deviation {np.round(gaps, 3)} sd (plain {np.round(plain_gaps, 3)})"
-        f", sd ratios {np.round(ratios, 3)}"
+        f"slate {slate_size}: rms deviation {np.round(gaps, 3)} sd "
+        f"(plain {np.round(plain_gaps, 3)}), sd ratios {np.round(ratios, 3)}"
     )
     assert np.mean(gaps) <= 1.05 * np.mean(plain_gaps)
     assert max(gaps) < most
