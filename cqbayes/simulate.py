@@ -1,6 +1,6 @@
 """The one loop over rounds: a policy in an environment, many seeds at once.
 
-Inside a segment it is one ``lax.scan`` under ``vmap`` over seeds, compiled once; scheduled refits
+Inside a segment it is one compiled loop, each round under ``vmap`` over seeds; scheduled refits
 happen between segments.
 
 Randomness comes in two streams, one for the world and one for the policy, each keyed by the round.
@@ -11,7 +11,6 @@ luck, so that differences between them are paired.
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from math import gcd
 from os import cpu_count
 from typing import Any, NamedTuple
 
@@ -28,6 +27,7 @@ from cqbayes.policies import Action, Policy
 from cqbayes.progress import bar
 
 MOST_ROUNDS_A_CHUNK = 2_000
+MOST_NUMBERS_A_CHUNK = 1 << 24
 MOST_ROOM = 1 << 20
 
 
@@ -130,33 +130,27 @@ def simulate(
         raise InputError(
             f"refit_after: expected ascending rounds between 1 and {rounds - 1}, got {refit_after}"
         )
-    chunk = _chunk_length(rounds, refit_after)
     keys = jax.vmap(jax.random.split)(jax.random.split(key, num_seeds))
     world_keys, policy_keys = keys[:, 0], keys[:, 1]
     axes = (eqx.if_array(0) if policy_per_seed else None, eqx.if_array(0) if env_per_seed else None)
+    chunk = _chunk_length(env, world_keys, rounds, axes[1])
     keep_rows = record or bool(refit_after)
     run = _begin(policy, env, policy_keys, room, axes)
     pieces: list[tuple[Metrics, ChoiceData | None]] = []
+    done = 0
     with bar(name, total=rounds + sum(refit_after), show=progress) as advance:
-        for start in range(0, rounds, chunk):
-            if start in refit_after:
+        while done < rounds:
+            if done in refit_after:
                 history = _join([rows for _, rows in pieces])
                 run = run._replace(
-                    policy=_refit_all(policy, policy_keys, run.policy, history, start, axes[0])
+                    policy=_refit_all(policy, policy_keys, run.policy, history, done, axes[0])
                 )
-                advance(start)
+                advance(done)
+            until = min([after for after in refit_after if after > done], default=rounds)
+            count = min(chunk, until - done)
+            given = (world_keys, policy_keys, jnp.array(done + 1), jnp.array(count))
             while True:
-                after, metrics, rows = _run_chunk(
-                    policy,
-                    env,
-                    world_keys,
-                    policy_keys,
-                    run,
-                    jnp.array(start + 1),
-                    chunk,
-                    keep_rows,
-                    axes,
-                )
+                after, outputs = _run_chunk(policy, env, *given, run, chunk, keep_rows, axes)
                 if not bool(jnp.any(_overflowed(env, after.environment, axes))):
                     break
                 room *= 2
@@ -167,19 +161,21 @@ def simulate(
                 run = run._replace(environment=_grow(env, run.environment, room, axes))
             run = after
             # NumPy copies free the device's memory and let long runs be joined once, at the end.
-            pieces.append(jax.tree.map(np.asarray, (metrics, rows)))
-            advance(min(chunk, rounds - start))
-    metrics = jax.tree.map(lambda x: x[:, :rounds], _join([metrics for metrics, _ in pieces]))
+            pieces.append(jax.tree.map(lambda x, n=count: np.asarray(x)[:, :n], outputs))
+            done += count
+            advance(count)
+    metrics = _join([metrics for metrics, _ in pieces])
     rows = _join([rows for _, rows in pieces]) if record else None
-    rows = jax.tree.map(lambda x: x[:, :rounds], rows)
     return Trace(metrics, rows, jax.tree.map(np.asarray, run.policy), room)
 
 
-def _chunk_length(rounds: int, refit_after: list[int]) -> int:
-    """One length for all chunks, so that the scan is compiled once; the last may run over."""
-    if refit_after:
-        return gcd(*refit_after)
-    return -(-rounds // -(-rounds // MOST_ROUNDS_A_CHUNK))
+def _chunk_length(env: Environment, keys: Array, rounds: int, axis: Any) -> int:
+    """Most rounds that are prepared and kept on the device at once."""
+    chance = eqx.filter_eval_shape(
+        eqx.filter_vmap(lambda e, key: e.chance(key), in_axes=(axis, 0)), env, keys
+    )
+    numbers = sum(leaf.size for leaf in jax.tree.leaves(chance))
+    return max(1, min(rounds, MOST_ROUNDS_A_CHUNK, MOST_NUMBERS_A_CHUNK // numbers))
 
 
 def _join(pieces: list[Any]) -> Any:
@@ -189,7 +185,9 @@ def _join(pieces: list[Any]) -> Any:
 @eqx.filter_jit
 def _begin(policy: Policy, env: Environment, keys: Array, room: int, axes: tuple) -> _Run:
     def one(policy: Policy, env: Environment, key: PRNGKeyArray) -> _Run:
-        return _Run(policy.init(jax.random.fold_in(key, 0)), env.init(room))
+        run = _Run(policy.init(jax.random.fold_in(key, 0)), env.init(room))
+        # Weak types would make the first chunk another program than the second.
+        return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), run)
 
     return eqx.filter_vmap(one, in_axes=(*axes, 0))(policy, env, keys)
 
@@ -210,12 +208,14 @@ def _run_chunk(
     env: Environment,
     world_keys: Array,
     policy_keys: Array,
-    run: _Run,
     start: Array,
+    count: Array,
+    run: _Run,
     length: int,
     keep_rows: bool,
     axes: tuple,
-) -> tuple[_Run, Metrics, ChoiceData | None]:
+) -> tuple[_Run, tuple[Metrics, ChoiceData | None]]:
+    """Rounds ``start`` to ``start + count - 1``; outputs ``[seed, length, ...]``, the rest zero."""
     observe = eqx.filter_vmap(lambda env, state: env.observe(state), in_axes=(axes[1], 0))
     select = eqx.filter_vmap(
         lambda policy, key, state, seen: policy.select(key, state, seen), in_axes=(axes[0], 0, 0, 0)
@@ -260,9 +260,18 @@ def _run_chunk(
     given = eqx.filter_vmap(prepare, in_axes=(axes[1], 0, 0), out_axes=1)(
         env, world_keys, policy_keys
     )
-    after, outputs = jax.lax.scan(step, run, given)
-    metrics, rows = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), outputs)
-    return after, metrics, rows
+    # A loop of count rounds rather than a scan of length ones: any number of rounds runs in the
+    # same compiled code, and none is run that was not asked for.
+    shapes = jax.eval_shape(lambda g: step(run, jax.tree.map(lambda x: x[0], g))[1], given)
+    outputs = jax.tree.map(lambda x: jnp.zeros((length, *x.shape), x.dtype), shapes)
+
+    def body(i: Array, carry: tuple[_Run, Any]) -> tuple[_Run, Any]:
+        run, outputs = carry
+        run, output = step(run, jax.tree.map(lambda x: x[i], given))
+        return run, jax.tree.map(lambda all, one: all.at[i].set(one), outputs, output)
+
+    after, outputs = jax.lax.fori_loop(0, count, body, (run, outputs))
+    return after, jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), outputs)
 
 
 def _views(room: int) -> list[int]:

@@ -5,13 +5,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.tree_util import Partial
 
 from cqbayes import belief
-from cqbayes import simulate as module
 from cqbayes.catalogue import load_engine
 from cqbayes.environments.queue import retrial_queue
 from cqbayes.environments.synthetic import synthetic
 from cqbayes.errors import InputError
+from cqbayes.inference.online import prior, update
 from cqbayes.policies.acqb import acqb
 from cqbayes.policies.oracle import oracle
 from cqbayes.policies.random import random
@@ -33,24 +34,40 @@ def _equal(a, b):
         np.testing.assert_array_equal(x, y)
 
 
-def _compilations() -> int:
-    return module._run_chunk._cached._cache_size()
-
-
 def test_one_compilation_per_shape(world, disjoint_mnl, key):
-    """Neither rounds beyond a chunk, other numbers, nor an equal policy made anew compiles again."""
+    """Neither more rounds, other numbers, nor an equal policy made anew is traced again."""
+    traced = 0
+
+    def counting(inner, *arguments):
+        nonlocal traced
+        traced += 1
+        return inner(*arguments)
+
+    def counted(c):
+        policy = acqb(belief.online(disjoint_mnl(), SIZES), 5, c=c)
+        return policy._replace(update=Partial(counting, policy.update))
+
     _, env = world
-    before = _compilations()
-    policy = acqb(belief.online(disjoint_mnl(), SIZES), 5)
-    simulate(key, policy, env, rounds=3 * MOST_ROUNDS_A_CHUNK + 1, num_seeds=2)
-    assert _compilations() == before + 1
-    again = acqb(belief.online(disjoint_mnl(), SIZES), 5, c=0.7, alpha=0.9)
+    simulate(key, counted(0.5), env, rounds=MOST_ROUNDS_A_CHUNK, num_seeds=2)
+    once = traced
+    assert once > 0
+    simulate(key, counted(0.5), env, rounds=3 * MOST_ROUNDS_A_CHUNK + 1, num_seeds=2)
     other = retrial_queue(synthetic(jax.random.key(2)), 0.4)
-    rounds = 3 * MOST_ROUNDS_A_CHUNK - 1  # chunks of the same length
-    simulate(jax.random.key(3), again, other, rounds=rounds, num_seeds=2)
-    assert _compilations() == before + 1
-    simulate(key, policy, env, rounds=100, num_seeds=3)
-    assert _compilations() == before + 2
+    simulate(jax.random.key(3), counted(0.7), other, rounds=MOST_ROUNDS_A_CHUNK, num_seeds=2)
+    assert traced == once
+    simulate(key, counted(0.5), env, rounds=MOST_ROUNDS_A_CHUNK, num_seeds=3)
+    assert traced > once
+
+
+def test_rounds_that_were_not_asked_for_are_not_run(world, disjoint_mnl, key):
+    """The state at the end is that of the last round, however rounds fall into chunks."""
+    _, env = world
+    policy = acqb(belief.online(disjoint_mnl(), SIZES), 5)
+    trace = simulate(key, policy, env, rounds=MOST_ROUNDS_A_CHUNK + 3, record=True)
+    expected = update(prior(disjoint_mnl(), SIZES), trace.choices(), slate_size=1)
+    np.testing.assert_allclose(
+        trace.policy_state.posterior.location[0], expected.location, rtol=1e-3, atol=1e-3
+    )
 
 
 def test_same_key_same_bytes_other_key_other_run(world, disjoint_mnl, key):

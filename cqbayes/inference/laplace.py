@@ -71,7 +71,8 @@ def fit(
             vector=jnp.where(climbs, candidate, state.vector),
             value=jnp.where(climbs, value, state.value),
             damping=jnp.where(climbs, state.damping / 10, jnp.maximum(state.damping, 1e-2) * 10),
-            decrement=jnp.where(climbs, decrement, jnp.inf),
+            # A short step is no sign of the mode where damping made it short.
+            decrement=jnp.where(climbs & (state.damping < 1e-3), decrement, jnp.inf),
             iteration=state.iteration + 1,
         )
 
