@@ -18,8 +18,9 @@ from cqbayes.preference import PreferenceModel, Sizes
 class Believed(NamedTuple):
     """A posterior, and how often it could not be brought up to date and stayed as it was.
 
-    That is: refits that their engine did not vouch for, and rows that offered more LLMs than the
-    policy's slate holds.
+    That is: refits whose engine reported a failure, and rows that offered more LLMs than the
+    policy's slate holds. A first fit that failed is counted but used: there is nothing before it.
+    Refits run an engine's ``fit`` alone, without the diagnostics of its ``check``.
     """
 
     posterior: Posterior
@@ -119,6 +120,6 @@ def _refit(
     rows = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), before, history)
     posterior, info = engine(key, model, rows, state.posterior)
     good = info.status == Status.OK
-    # Never route on a posterior that its own engine does not vouch for.
+    # Never route on a posterior whose own engine reports a failure.
     kept = jax.tree.map(lambda new, old: jnp.where(good, new, old), posterior, state.posterior)
     return Believed(kept, state.failures + ~good)

@@ -12,6 +12,7 @@ from cqbayes.choice import ChoiceData
 from cqbayes.diagnostics import agreement, summary
 from cqbayes.environments.queue import capacity, retrial_queue
 from cqbayes.environments.scores import ScoreTable, from_scores
+from cqbayes.errors import InputError
 from cqbayes.files import replacing, writable_folder
 from cqbayes.inference import infer
 from cqbayes.logs import write_choices
@@ -79,7 +80,7 @@ def demo(out: str | Path, settings: Settings = Settings(), progress: bool = True
         advance(1)
         nuts, nuts_info = infer(nuts_key, model, log, engine="nuts", num_draws=settings.num_draws)
         advance(1)
-    gap = agreement(laplace, nuts, first_ess=float(laplace_info.stats.get("ess", np.inf)))
+    gap = agreement(laplace, nuts)
 
     population = from_scores(scores.part("test"))
     rate = capacity(population) - settings.slack
@@ -113,10 +114,11 @@ def simulated_log(key: jax.Array, scores: ScoreTable, num_choices: int) -> Choic
     population = from_scores(scores)
     queue = retrial_queue(population, capacity(population, 2) - 0.05, slate_size=2)
     policy = random(len(scores.llms), slate_size=2)
-    # Some rounds idle: a tenth more rounds than choices, then exactly as many as were asked for.
-    rounds = num_choices + num_choices // 2
-    rows = simulate(key, policy, queue, rounds, record=True).choices()
+    # Some rounds idle: twice as many rounds as choices, then as many services as were asked for.
+    rows = simulate(key, policy, queue, 2 * num_choices, record=True).choices()
     served = np.flatnonzero(np.asarray(rows.weight) > 0)[:num_choices]
+    if served.size < num_choices:
+        raise InputError(f"log: expected {num_choices} services, the queue had {served.size}")
     return jax.tree.map(lambda column: column[served], rows)
 
 
@@ -225,9 +227,11 @@ def _sections(infos: tuple, gap: Any, results: Results, rows: Any, summaries: An
         Section(
             "Who queues how long",
             "Every policy meets the same arrivals and the same luck. Regret counts departures "
-            "lost in expectation, per round, against the best assortment for the query that was "
-            "served (routing) and against the best waiting query too (matching). Waits are in "
-            f"rounds. Refits that an engine did not vouch for and that were not used: {failed}.",
+            "lost in expectation, summed over rounds, against the best assortment for the query "
+            "that was served (routing) and against the best waiting query too (matching). Waits "
+            "are in rounds, of queries that departed: what still waits at the end is not in them. "
+            "Best-first scheduling shortens the mean at the price of the slowest: see p99 and the "
+            f"oldest. Refits whose engine reported a failure, not used: {failed}.",
             tables=[rows],
             pictures=[
                 ("regret.png", "Regret and queue length against rounds."),

@@ -37,11 +37,8 @@ def _curve(axes: Axes, values: xr.DataArray, label: str, colour: str) -> None:
     axes.fill_between(t, mean - 2 * error, mean + 2 * error, color=colour, alpha=0.18, linewidth=0)
 
 
-def regret_figure(curves: xr.Dataset, title: str, linear: tuple[str, ...] = ("random",)) -> Figure:
-    """Routing regret, matching regret, queue length, queue-length regret against rounds.
-
-    Policies in ``linear`` are left out of the regret panels when they would flatten the others.
-    """
+def regret_figure(curves: xr.Dataset, title: str) -> Figure:
+    """Routing regret, matching regret, queue length, queue-length regret against rounds."""
     # At most about 600 points a curve: more are not seen.
     step = max(1, curves.sizes["round"] // 600)
     smooth = curves.rolling(round=step, center=True, min_periods=1).mean() if step > 1 else curves

@@ -79,11 +79,16 @@ class Gaussian(Posterior):
 
 
 class Draws(Posterior):
-    """Equally weighted draws of the unconstrained vector, ``[chain, draw, parameter]``."""
+    """Equally weighted draws of the unconstrained vector, ``[chain, draw, parameter]``.
+
+    ``effective`` is how many independent draws they are worth where that cannot be told from the
+    draws themselves: resampled draws repeat, and shuffled they look independent.
+    """
 
     vectors: Float[Array, "chain draw parameter"]
     model: PreferenceModel = eqx.field(static=True)
     sizes: Sizes = eqx.field(static=True)
+    effective: Float[Array, ""] | None = None
 
     def draw(self, key: PRNGKeyArray, spread: float | Array = 1.0) -> Any:
         form = layout(self.model, self.sizes)

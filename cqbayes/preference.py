@@ -115,9 +115,13 @@ class Layout(NamedTuple):
     dims: dict[str, tuple[str, ...]]
 
 
-@lru_cache(maxsize=128)
 def layout(model: PreferenceModel, sizes: Sizes) -> Layout:
     """Finds a model's sample sites, their supports and dimensions by running its prior once."""
+    return _layout(model, sizes, jnp.result_type(float))
+
+
+@lru_cache(maxsize=128)
+def _layout(model: PreferenceModel, sizes: Sizes, precision: jnp.dtype) -> Layout:
     with jax.ensure_compile_time_eval():
         trace = handlers.trace(handlers.seed(model.prior, jax.random.key(0))).get_trace(sizes)
     sites = {
@@ -127,7 +131,7 @@ def layout(model: PreferenceModel, sizes: Sizes) -> Layout:
     }
     bijections = {name: biject_to(site["fn"].support) for name, site in sites.items()}
     example = {
-        name: jnp.zeros(bijections[name].inverse_shape(jnp.shape(site["value"])))
+        name: jnp.zeros(bijections[name].inverse_shape(jnp.shape(site["value"])), precision)
         for name, site in sites.items()
     }
     flat, unravel = ravel_pytree(example)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 from jaxtyping import Real
+from scipy import stats
 
 from cqbayes.environments import Metrics
 from cqbayes.errors import InputError
@@ -159,7 +160,8 @@ def growth_exponent(curve: Real[np.ndarray, "seed round"], num_points: int = 64)
     """Slope of log mean regret against log t over the last 7/8 of the rounds.
 
     Least squares on ``num_points`` rounds equally spaced in log t; the interval is the delete-one
-    jackknife's over seeds, since rounds of one seed are anything but independent.
+    jackknife's over seeds, since rounds of one seed are anything but independent, with the
+    quantile of Student's t for as many seeds.
 
     Raises:
         InputError: for fewer than two seeds, or a mean regret that is not positive there.
@@ -186,4 +188,5 @@ def growth_exponent(curve: Real[np.ndarray, "seed round"], num_points: int = 64)
     value = slope(total / num_seeds)
     without = np.array([slope((total - seed) / (num_seeds - 1)) for seed in points])
     error = np.sqrt((num_seeds - 1) / num_seeds * np.sum((without - without.mean()) ** 2))
-    return Exponent(value, value - 1.96 * error, value + 1.96 * error)
+    reach = float(stats.t.ppf(0.975, num_seeds - 1) * error)
+    return Exponent(value, value - reach, value + reach)

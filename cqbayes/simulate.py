@@ -130,12 +130,12 @@ def simulate(
         raise InputError(
             f"refit_after: expected ascending rounds between 1 and {rounds - 1}, got {refit_after}"
         )
-    keys = jax.vmap(jax.random.split)(jax.random.split(key, num_seeds))
-    world_keys, policy_keys = keys[:, 0], keys[:, 1]
+    keys = jax.vmap(lambda k: jax.random.split(k, 4))(jax.random.split(key, num_seeds))
+    world_keys, policy_keys, begin_keys, refit_keys = (keys[:, i] for i in range(4))
     axes = (eqx.if_array(0) if policy_per_seed else None, eqx.if_array(0) if env_per_seed else None)
     chunk = _chunk_length(env, world_keys, rounds, axes[1])
     keep_rows = record or bool(refit_after)
-    run = _begin(policy, env, policy_keys, room, axes)
+    run = _begin(policy, env, begin_keys, room, axes)
     pieces: list[tuple[Metrics, ChoiceData | None]] = []
     done = 0
     with bar(name, total=rounds + sum(refit_after), show=progress) as advance:
@@ -143,7 +143,7 @@ def simulate(
             if done in refit_after:
                 history = _join([rows for _, rows in pieces])
                 run = run._replace(
-                    policy=_refit_all(policy, policy_keys, run.policy, history, done, axes[0])
+                    policy=_refit_all(policy, refit_keys, run.policy, history, done, axes[0])
                 )
                 advance(done)
             until = min([after for after in refit_after if after > done], default=rounds)
@@ -185,7 +185,7 @@ def _join(pieces: list[Any]) -> Any:
 @eqx.filter_jit
 def _begin(policy: Policy, env: Environment, keys: Array, room: int, axes: tuple) -> _Run:
     def one(policy: Policy, env: Environment, key: PRNGKeyArray) -> _Run:
-        run = _Run(policy.init(jax.random.fold_in(key, 0)), env.init(room))
+        run = _Run(policy.init(key), env.init(room))
         # Weak types would make the first chunk another program than the second.
         return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), run)
 
@@ -301,7 +301,7 @@ def _refit_all(
             return x[seed] if eqx.is_array(x) else x
 
         mine = policy if axis is None else jax.tree.map(pick, policy)
-        key = jax.random.fold_in(jax.random.fold_in(keys[seed], 0), round)
+        key = jax.random.fold_in(keys[seed], round)
         rows = jax.tree.map(lambda x: jnp.asarray(x[seed]), history)
         return jax.block_until_ready(_refit_one(mine, key, jax.tree.map(pick, state), rows))
 

@@ -80,15 +80,16 @@ def test_growth_exponent_of_a_power_law(power):
     assert found.high - found.low < 0.2
 
 
-def test_growth_exponent_covers_at_its_nominal_rate():
+@pytest.mark.parametrize("num_seeds", [4, 24])
+def test_growth_exponent_covers_at_its_nominal_rate(num_seeds):
     """95 percent intervals of 200 simulated studies: between 90 and 99 percent hold the truth."""
     rng = np.random.default_rng(1)
     t = np.arange(1, 401)
     steps = np.sqrt(t) - np.sqrt(t - 1.0)
     inside = 0
     for _ in range(200):
-        scale = rng.gamma(8, 1 / 8, size=(24, 1))
-        walk = np.cumsum(steps * (scale + rng.normal(scale=0.5, size=(24, 400))), axis=1)
+        scale = rng.gamma(8, 1 / 8, size=(num_seeds, 1))
+        walk = np.cumsum(steps * (scale + rng.normal(scale=0.5, size=(num_seeds, 400))), axis=1)
         found = growth_exponent(walk)
         inside += found.low < 0.5 < found.high
     assert 0.9 <= inside / 200 <= 0.99

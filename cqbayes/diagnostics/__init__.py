@@ -50,12 +50,27 @@ def to_datatree(
 
 
 def summary(posterior: Posterior, llms: list[str] | None = None) -> pd.DataFrame:
-    """ArviZ's summary table: mean, sd, interval, ESS, R-hat and Monte Carlo errors."""
+    """ArviZ's summary table: mean, sd, interval, ESS, R-hat and Monte Carlo errors.
+
+    Where draws repeat, as resampled ones do, ESS and errors are those of the effective draws.
+    """
     import arviz_stats
 
     tree = posterior.to_arviz(llms=llms)
     exact: Any = "none"  # ArviZ's word for unrounded, which its annotation does not know
-    return pd.DataFrame(arviz_stats.summary(tree, round_to=exact))
+    table = pd.DataFrame(arviz_stats.summary(tree, round_to=exact))
+    effective = _effective(posterior)
+    if effective is not None:
+        for column in ("ess_bulk", "ess_tail"):
+            table[column] = np.minimum(table[column], effective)
+        table["mcse_mean"] = table["sd"] / np.sqrt(table["ess_bulk"])
+        table["mcse_sd"] = table["sd"] / np.sqrt(2 * table["ess_bulk"])
+    return table
+
+
+def _effective(posterior: Posterior) -> float | None:
+    effective = getattr(posterior, "effective", None)
+    return None if effective is None else float(effective)
 
 
 class Agreement(NamedTuple):
@@ -74,31 +89,10 @@ class Agreement(NamedTuple):
     sd_ratio: float
 
 
-def agreement(first: Posterior, second: Posterior, first_ess: float | None = None) -> Agreement:
-    """Compares two posteriors of one model on the same data.
-
-    Args:
-        first: a posterior.
-        second: another, of the same model and sizes.
-        first_ess: effective draws of ``first`` where ArviZ cannot know them: importance-resampled
-            draws repeat, which hides how few they are. See ``info.stats["ess"]`` of laplace.
-    """
-    import arviz_stats
-
-    a, b = first.to_arviz(), second.to_arviz()
-
-    def moments(tree: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        draws = tree["posterior"].dataset
-        mean = draws.mean(("chain", "draw"))
-        sd = draws.std(("chain", "draw"))
-        ess = arviz_stats.ess(draws, method="mean")
-        flat = [np.concatenate([np.ravel(x[v]) for v in draws.data_vars]) for x in (mean, sd, ess)]
-        return flat[0], flat[1], flat[2]
-
-    mean_a, sd_a, ess_a = moments(a)
-    mean_b, sd_b, ess_b = moments(b)
-    if first_ess is not None:
-        ess_a = np.minimum(ess_a, first_ess)
+def agreement(first: Posterior, second: Posterior) -> Agreement:
+    """Compares two posteriors of one model on the same data, by draws of each."""
+    mean_a, sd_a, ess_a = _moments(first, jax.random.key(1))
+    mean_b, sd_b, ess_b = _moments(second, jax.random.key(2))
     z = (mean_a - mean_b) / np.sqrt(sd_a**2 / ess_a + sd_b**2 / ess_b)
     gap = (mean_a - mean_b) / sd_b
     return Agreement(
@@ -107,3 +101,17 @@ def agreement(first: Posterior, second: Posterior, first_ess: float | None = Non
         worst_z=float(np.max(np.abs(z))),
         sd_ratio=float(np.exp(np.mean(np.log(sd_a / sd_b)))),
     )
+
+
+def _moments(posterior: Posterior, key: PRNGKeyArray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Means, standard deviations and effective draws of all parameters, ``[parameter]`` each."""
+    import arviz_stats
+
+    draws = posterior.to_arviz(key=key)["posterior"].dataset
+    over = ("chain", "draw")
+    tables = (draws.mean(over), draws.std(over), arviz_stats.ess(draws, method="mean"))
+    mean, sd, ess = (
+        np.concatenate([np.ravel(table[site]) for site in draws.data_vars]) for table in tables
+    )
+    effective = _effective(posterior)
+    return mean, sd, ess if effective is None else np.minimum(ess, effective)

@@ -106,7 +106,8 @@ def infer(
         model: a file of ``models/``, through :func:`cqbayes.load_model`.
         data: the choices.
         engine: ``nuts``, ``laplace`` or ``online``.
-        start: an earlier posterior, where to start from.
+        start: an earlier posterior of the same model, near which to begin the search. It never
+            counts as information; engines that do not search ignore it.
         settings: the engine's own, such as ``num_draws=1000`` for nuts.
 
     Returns:

@@ -5,8 +5,10 @@
     m = argmax log p(v | data),   H = -d^2 log p / dv^2 at m,   q = Normal(m, H^-1)
 
 ``fit`` gives ``q``. ``check`` draws from ``q``, weighs the draws by ``p / q`` with Pareto-smoothed
-importance sampling (Vehtari et al. 2024, through ArviZ) and resamples them, so that what
-:func:`cqbayes.infer` returns are draws of the exact posterior wherever k-hat is below 0.7.
+importance sampling (Vehtari et al. 2024, through ArviZ) and resamples them. What
+:func:`cqbayes.infer` returns are then approximately draws of the exact posterior, repeated ones
+among them: ``info.stats["ess"]`` says how many weighted draws they are worth. Where k-hat is 0.7 or
+more, or too few effective draws are left, it returns ``q`` and says so.
 """
 
 from typing import NamedTuple
@@ -24,7 +26,8 @@ from cqbayes.posterior import Draws, Gaussian, Posterior
 from cqbayes.preference import PreferenceModel, layout, log_posterior, sizes_of
 
 NUM_DRAWS = 2_000
-KHAT_LIMIT = 0.7  # above it importance weights are not to be trusted, however many the draws
+KHAT_LIMIT = 0.7  # from it on importance weights are not to be trusted, however many the draws
+LEAST_ESS = 400
 
 
 class _Newton(NamedTuple):
@@ -96,16 +99,29 @@ def fit(
 
 
 @eqx.filter_jit
-def _weighted_draws(
-    key: PRNGKeyArray, gaussian: Gaussian, data: ChoiceData, num_draws: int
-) -> tuple[Array, Array]:
-    """Draws of the Gaussian ``[draw, parameter]`` and their log importance ratios ``[draw]``."""
-    noise = jax.random.normal(key, (num_draws, gaussian.location.size), gaussian.location.dtype)
-    vectors = gaussian.location + noise @ gaussian.factor.T
+def _log_ratios(noise: Array, gaussian: Gaussian, data: ChoiceData) -> Array:
+    """Log importance ratios ``log p / q`` of draws ``location + factor noise``, ``[draw]``."""
     density = log_posterior(gaussian.model, data)
-    # One draw after another: all at once would hold draws x rows in memory.
-    target = jax.lax.map(density, vectors, batch_size=16)
-    return vectors, target + 0.5 * jnp.sum(noise**2, axis=-1)
+    vectors = gaussian.location + noise @ gaussian.factor.T
+    # A few draws at a time: all at once would hold draws x rows in memory.
+    return jax.lax.map(density, vectors, batch_size=16) + 0.5 * jnp.sum(noise**2, axis=-1)
+
+
+def _pareto_smoothed(log_ratio: np.ndarray) -> tuple[np.ndarray, float]:
+    """Normalised weights and k-hat; k-hat is infinite where the ratios cannot be smoothed."""
+    from arviz_stats.base import array_stats
+
+    equal = np.full(log_ratio.size, 1 / log_ratio.size)
+    if not np.isfinite(log_ratio).all():
+        return equal, np.inf
+    if np.ptp(log_ratio) < 1e-8:  # the Gaussian is exact: there is no tail to fit
+        return equal, 0.0
+    # ArviZ takes what leave-one-out has, log-likelihoods: the negative of log importance ratios.
+    log_weight, khat = array_stats.psislw(log_ratio.max() - log_ratio)
+    weight = np.exp(log_weight - np.max(log_weight))
+    if not np.isfinite(weight).all():
+        return equal, np.inf
+    return weight / weight.sum(), float(khat)
 
 
 def check(
@@ -116,31 +132,38 @@ def check(
     data: ChoiceData,
 ) -> tuple[Posterior, InferenceInfo]:
     """Pareto-smoothed importance resampling of the Gaussian, with its k-hat."""
-    from arviz_stats.base import array_stats
-
     if not info.ok:
         return posterior, info
-    draw_key, pick_key = jax.random.split(key)
-    vectors, log_ratio = _weighted_draws(draw_key, posterior, data, NUM_DRAWS)
-    ratio = np.asarray(log_ratio, np.float64)
-    if not np.isfinite(ratio).all():
-        return posterior, InferenceInfo(info.engine, jnp.array(Status.NOT_FINITE), info.stats)
-    # ArviZ takes what leave-one-out has, log-likelihoods: the negative of log importance ratios.
-    log_weight, khat = array_stats.psislw(ratio.max() - ratio)
-    weight = np.exp(log_weight - log_weight.max())
-    weight /= weight.sum()
-    stats = dict(info.stats, khat=jnp.asarray(khat), ess=jnp.asarray(1 / np.sum(weight**2)))
-    if float(khat) >= KHAT_LIMIT:
+    draw_key, offset_key, shuffle_key = jax.random.split(key, 3)
+    noise = jax.random.normal(draw_key, (NUM_DRAWS, posterior.location.size))
+    # In double precision: a density over many rows is large, and only its differences matter.
+    with jax.enable_x64(True):
+        double = jax.tree.map(_doubled, (noise, posterior, data))
+        log_ratio = np.asarray(_log_ratios(*double))
+    weight, khat = _pareto_smoothed(log_ratio)
+    ess = 1 / np.sum(weight**2)
+    stats = dict(info.stats, khat=jnp.asarray(khat), ess=jnp.asarray(ess))
+    if not (khat < KHAT_LIMIT and ess >= LEAST_ESS):
         status = jnp.array(Status.POOR_APPROXIMATION)
         return posterior, InferenceInfo(info.engine, status, stats)
     # Systematic resampling: the lowest variance among the simple schemes.
-    offset = jax.random.uniform(pick_key, ())
-    points = (jnp.arange(NUM_DRAWS) + offset) / NUM_DRAWS
-    index = np.minimum(np.searchsorted(np.cumsum(weight), np.asarray(points)), NUM_DRAWS - 1)
+    points = (np.arange(NUM_DRAWS) + float(jax.random.uniform(offset_key))) / NUM_DRAWS
+    index = np.minimum(np.searchsorted(np.cumsum(weight), points), NUM_DRAWS - 1)
     # Shuffled, so that order carries no meaning and chains could be cut from it.
-    index = jax.random.permutation(pick_key, jnp.asarray(index))
-    draws = Draws(vectors=vectors[index][None], model=model, sizes=posterior.sizes)
+    index = jax.random.permutation(shuffle_key, jnp.asarray(index))
+    vectors = posterior.location + noise[index] @ posterior.factor.T
+    draws = Draws(
+        vectors=vectors[None],
+        model=model,
+        sizes=posterior.sizes,
+        # Errors of the weights and, at worst, of multinomial resampling add up.
+        effective=jnp.asarray(1 / (1 / ess + 1 / NUM_DRAWS)),
+    )
     return draws, InferenceInfo(info.engine, info.status, stats)
+
+
+def _doubled(x: Array) -> Array:
+    return x.astype(jnp.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
 
 ENGINE = Engine(fit, check)

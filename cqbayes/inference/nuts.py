@@ -15,6 +15,7 @@ from cqbayes.preference import PreferenceModel, layout, log_posterior, sizes_of
 
 RHAT_LIMIT = 1.01
 ESS_PER_CHAIN = 100  # Vehtari et al. 2021
+MOST_DIVERGING = 0.01  # of the draws, in a refit, where R-hat and ESS are not looked at
 
 
 def fit(
@@ -60,8 +61,11 @@ def fit(
         return jax.lax.scan(step, state, length=num_draws)[1]
 
     vectors, stats = jax.vmap(chain)(jax.random.split(key, num_chains))
-    finite = jnp.isfinite(vectors).all()
-    status = jnp.where(finite, Status.OK, Status.NOT_FINITE)
+    status = jnp.select(
+        [~jnp.isfinite(vectors).all(), jnp.mean(stats["diverging"]) > MOST_DIVERGING],
+        [Status.NOT_FINITE, Status.POOR_MIXING],
+        Status.OK,
+    )
     draws = Draws(vectors=vectors, model=model, sizes=sizes)
     return draws, InferenceInfo("nuts", status, stats)
 

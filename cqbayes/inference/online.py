@@ -139,6 +139,8 @@ def update_row(
     safe = jnp.where(shown, variance, 1)
     mean = posterior.location[llm] @ z
     utility, shrunk = _row_moments(mean, safe, shown, shown & (llm == choice - 1), weight)
+    # A prior so wide that rounding eats the curvature: the row is passed over, not spread as NaN.
+    shown = shown & jnp.isfinite(utility) & (shrunk > 0)
     direction = jnp.einsum("jkl,jl->jk", blocks, phi)
     gain = jnp.where(shown, (utility - mean) / safe, 0)
     root = jnp.where(shown, (1 - jnp.sqrt(shrunk / safe)) / safe, 0)
@@ -180,9 +182,11 @@ def update(
 def fit(
     key: PRNGKeyArray, model: PreferenceModel, data: ChoiceData, start: Posterior | None = None
 ) -> tuple[OnlineGaussian, InferenceInfo]:
-    """One pass over the data, from ``start`` or from the prior. Uses no randomness."""
-    begin = start if isinstance(start, OnlineGaussian) else prior(model, sizes_of(data))
-    posterior = update(begin, data)
+    """One pass over the data, from the prior: uses neither randomness nor ``start``.
+
+    To go on from an online Gaussian with new rows, call :func:`update`.
+    """
+    posterior = update(prior(model, sizes_of(data)), data)
     finite = jnp.isfinite(posterior.location).all() & jnp.isfinite(posterior.factor).all()
     status = jnp.where(finite, Status.OK, Status.NOT_FINITE)
     return posterior, InferenceInfo("online", status, {"rows": jnp.sum(data.weight > 0)})
