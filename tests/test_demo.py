@@ -1,5 +1,7 @@
 """The demo at its smallest: files, numbers, honesty of labels, same seed same bytes."""
 
+import html
+
 import numpy as np
 import pytest
 
@@ -17,7 +19,7 @@ def outcome(tmp_path_factory):
 @pytest.mark.slow
 def test_report_and_pictures(outcome):
     folder, result = outcome
-    text = result.report.read_text()
+    text = html.unescape(result.report.read_text())
     assert len(result.numbers) == 5
     for name, value in result.numbers.items():
         assert name in text
