@@ -42,7 +42,7 @@ def demo(
 def fit(
     log: Annotated[Path, typer.Argument(help="Choice data in Parquet.")],
     model: Annotated[str, typer.Option(help="A file of models/.")] = "disjoint_mnl",
-    engine: Annotated[str, typer.Option(help="nuts, laplace or online.")] = "nuts",
+    engine: Annotated[str, typer.Option(help="auto, laplace, hmc, nuts or online.")] = "auto",
     out: Annotated[Path, typer.Option(help="NetCDF file for the posterior.")] = Path("out/fit.nc"),
     seed: Seed = 0,
 ) -> None:
@@ -79,7 +79,7 @@ def simulate(
     ] = ["acqb", "random"],  # noqa: B006  (typer's way to give a default)
     data: Annotated[str, typer.Option(help="synthetic, or a folder of data/.")] = "synthetic",
     posterior: Annotated[
-        str, typer.Option(help="What feeds the Thompson step: online, laplace or nuts.")
+        str, typer.Option(help="What feeds the Thompson step: online, laplace, hmc or nuts.")
     ] = "online",
     rounds: Annotated[int, typer.Option(min=1)] = 5_000,
     seeds: Annotated[int, typer.Option(min=2, help="Independent repetitions.")] = 32,

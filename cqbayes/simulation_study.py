@@ -124,10 +124,12 @@ def _belief(posterior: str, sizes: Sizes) -> belief.Belief:
         known = ", ".join(names("inference"))
         raise InputError(f"posterior: expected one of {known}, got {posterior!r}")
     engine = load_engine(posterior)
-    settings: dict[str, Any] = (
-        {"num_warmup": 150, "num_draws": 150, "num_chains": 1} if posterior == "nuts" else {}
-    )
-    return belief.refitted(engine.fit, model, sizes, **settings)
+    # Draws enough for a Thompson step, which takes one: not for tail probabilities.
+    settings: dict[str, dict[str, Any]] = {
+        "nuts": {"num_warmup": 150, "num_draws": 150, "num_chains": 1},
+        "hmc": {"num_chains": 4, "num_draws": 100},
+    }
+    return belief.refitted(engine.fit, model, sizes, **settings.get(posterior, {}))
 
 
 def _check_policy(name: str, setup: Setup, world: World) -> None:

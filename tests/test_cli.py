@@ -117,14 +117,17 @@ def test_log_round_trip(log, choices):
     [
         (["fit", "absent.parquet"], "absent.parquet: expected a Parquet log, found no such file"),
         (["fit", "LOG", "--model", "nope"], "model: expected one of disjoint_mnl"),
-        (["fit", "LOG", "--engine", "nope"], "engine: expected one of laplace, nuts, online"),
+        (
+            ["fit", "LOG", "--engine", "nope"],
+            "engine: expected one of auto, hmc, laplace, nuts, online",
+        ),
         (["fit", "LOG", "--out", "FILE/fit.nc"], "FILE: expected a folder that can be written to"),
         (["fit", "FILE"], "FILE: expected a Parquet log, got another format"),
         (["simulate", "--policy", "nope"], "policy: expected one of acqb"),
         (["simulate", "--data", "nope"], "data: expected one of synthetic, paretobandit3"),
         (
             ["simulate", "--posterior", "nope"],
-            "posterior: expected one of laplace, nuts, online.*'nope'",
+            "posterior: expected one of hmc, laplace, nuts, online.*'nope'",
         ),
         (["simulate", "--arrival-rate", "1.5"], r"arrival rate: expected .*\[0, 1\], got 1.5"),
         (["simulate", "--arrival-rate", "nan"], r"arrival rate: expected .*\[0, 1\], got nan"),

@@ -138,7 +138,7 @@ def test_engines_run_on_models_or_say_why_not(name, engine, choices):
         return
     assert isinstance(posterior, Posterior)
     assert isinstance(info, InferenceInfo)
-    assert info.engine == engine
+    assert info.engine == engine or info.reason, "who lets another engine decide says why"
     params = posterior.draw(jax.random.key(1))
     assert jax.tree.structure(params) == jax.tree.structure(posterior.mean())
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(params))

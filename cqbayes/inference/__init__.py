@@ -47,21 +47,32 @@ class InferenceInfo(eqx.Module):
         engine: name of the engine.
         status: a :class:`Status` (an array inside ``jit``).
         stats: named numbers; which ones depends on the engine.
+        reason: why this engine was chosen, where one was.
     """
 
     engine: str = eqx.field(static=True)
     status: Int[Array, ""]
     stats: dict[str, Array]
+    reason: str = eqx.field(static=True, default="")
+
+    @property
+    def verdict(self) -> Status:
+        return Status(int(self.status))
 
     @property
     def ok(self) -> bool:
-        return int(self.status) == Status.OK
+        return self.verdict == Status.OK
+
+    def because(self, reason: str) -> "InferenceInfo":
+        """The same, with the reason why this engine was chosen."""
+        return InferenceInfo(self.engine, self.status, self.stats, reason)
 
     def __str__(self) -> str:
-        status = Status(int(self.status))
+        chosen = f", chosen because {self.reason}" if self.reason else ""
         scalars = {name: float(v) for name, v in self.stats.items() if np.ndim(v) == 0}
         numbers = ", ".join(f"{name} {value:.4g}" for name, value in scalars.items())
-        return f"{self.engine}: {status.name.lower()} ({status.meaning}); {numbers}"
+        found = f"{self.verdict.name.lower()} ({self.verdict.meaning}{chosen})"
+        return f"{self.engine}: {found}; {numbers}"
 
 
 class Engine(NamedTuple):
@@ -105,7 +116,7 @@ def infer(
         key: a JAX random key.
         model: a file of ``models/``, through :func:`cqbayes.load_model`.
         data: the choices.
-        engine: ``nuts``, ``laplace`` or ``online``.
+        engine: ``auto``, ``laplace``, ``hmc``, ``nuts`` or ``online``.
         start: an earlier posterior of the same model, near which to begin the search. It never
             counts as information; engines that do not search ignore it.
         settings: the engine's own, such as ``num_draws=1000`` for nuts.
@@ -138,8 +149,20 @@ def infer(
         )
     if data.num_obs == 0 or not bool((data.weight > 0).any()):
         raise InputError("data: expected at least one row of positive weight, got none")
+    return run_engine(chosen, key, model, data, start, settings)
+
+
+def run_engine(
+    engine: Engine,
+    key: PRNGKeyArray,
+    model: PreferenceModel,
+    data: ChoiceData,
+    start: Posterior | None = None,
+    settings: dict[str, Any] | None = None,
+) -> tuple[Posterior, InferenceInfo]:
+    """An engine's compiled ``fit``, then its ``check``."""
     fit_key, check_key = jax.random.split(key)
-    posterior, info = _fit(chosen.fit, fit_key, model, data, start, settings)
-    if chosen.check is not None:
-        posterior, info = chosen.check(check_key, posterior, info, model, data)
+    posterior, info = _fit(engine.fit, fit_key, model, data, start, settings or {})
+    if engine.check is not None:
+        posterior, info = engine.check(check_key, posterior, info, model, data)
     return posterior, info

@@ -67,6 +67,31 @@ def test_nuts_matches_reference(nuts, reference):
     assert np.abs(np.log(ratio)).max() < 4 / np.sqrt(2 * float(info.stats["ess"]))
 
 
+def test_whitened_hmc_matches_reference(data, disjoint_mnl, reference):
+    posterior, info = infer(jax.random.key(5), disjoint_mnl(), data, engine="hmc", num_draws=500)
+    assert info.ok, str(info)
+    ess = float(info.stats["ess"])
+    assert ess > 1_000
+    _assert_like_noise(_z(posterior, ess, reference))
+    ratio = _weights(posterior).std(axis=0) / reference.sd
+    assert np.abs(np.log(ratio)).max() < 4 / np.sqrt(2 * ess)
+    # No warm-up, and few gradients a draw: that is what the whitening is for.
+    assert float(info.stats["steps_per_draw"]) <= 5
+    assert 0.6 < float(np.mean(info.stats["acceptance_rate"])) < 1
+
+
+def test_auto_takes_the_cheapest_engine_that_can_be_trusted(data, choices, disjoint_mnl):
+    _, info = infer(jax.random.key(6), disjoint_mnl(), data, engine="auto")
+    assert info.ok
+    assert info.engine == "laplace"
+    assert "k-hat" in info.reason
+    few, _ = choices(seed=3, num_obs=20, num_llms=5, dim=8)
+    _, info = infer(jax.random.key(6), disjoint_mnl(prior_sd=4.0), few, engine="auto")
+    assert info.engine in ("hmc", "nuts")
+    assert "laplace found" in info.reason
+    assert info.reason in str(info)
+
+
 def test_laplace_matches_reference_after_resampling(laplace, reference):
     posterior, info = laplace
     assert info.ok, str(info)

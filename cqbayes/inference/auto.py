@@ -1,0 +1,42 @@
+"""The cheapest engine that can be trusted: laplace, else hmc, else nuts. It says which and why."""
+
+import jax
+from jaxtyping import PRNGKeyArray
+
+from cqbayes.choice import ChoiceData
+from cqbayes.inference import Engine, InferenceInfo, Status, hmc, laplace, nuts, run_engine
+from cqbayes.posterior import Gaussian, Posterior
+from cqbayes.preference import PreferenceModel
+
+KHAT_LIMIT = 0.5  # below it importance sampling converges at the rate of plain Monte Carlo
+
+
+def check(
+    key: PRNGKeyArray,
+    posterior: Gaussian,
+    info: InferenceInfo,
+    model: PreferenceModel,
+    data: ChoiceData,
+) -> tuple[Posterior, InferenceInfo]:
+    """Checks the Laplace fit, and escalates until an engine vouches for its own result."""
+    keys = jax.random.split(key, 3)
+    found, info = laplace.check(keys[0], posterior, info, model, data)
+    khat = float(info.stats.get("khat", float("inf")))
+    if info.ok and khat < KHAT_LIMIT:
+        return found, info.because(f"k-hat {khat:.2f} is below {KHAT_LIMIT}")
+    reason = (
+        f"laplace found: {info.verdict.meaning}"
+        if not info.ok
+        else f"k-hat of laplace was {khat:.2f}"
+    )
+    # Whitening needs a mode and its curvature; a k-hat that is merely poor leaves both.
+    if info.verdict in (Status.OK, Status.POOR_APPROXIMATION):
+        found, info = run_engine(hmc.ENGINE, keys[1], model, data)
+        if info.ok:
+            return found, info.because(reason)
+        reason += f"; hmc found: {info.verdict.meaning}"
+    found, info = run_engine(nuts.ENGINE, keys[2], model, data)
+    return found, info.because(reason)
+
+
+ENGINE = Engine(laplace.fit, check)
