@@ -120,9 +120,10 @@ def _belief(posterior: str, sizes: Sizes) -> belief.Belief:
     model = load_model("disjoint_mnl")
     if posterior == "online":
         return belief.online(model, sizes)
-    if posterior not in names("inference"):
-        known = ", ".join(names("inference"))
-        raise InputError(f"posterior: expected one of {known}, got {posterior!r}")
+    # auto decides by diagnostics that refits do not run.
+    known = [name for name in names("inference") if name != "auto"]
+    if posterior not in known:
+        raise InputError(f"posterior: expected one of {', '.join(known)}, got {posterior!r}")
     engine = load_engine(posterior)
     # Draws enough for a Thompson step, which takes one: not for tail probabilities.
     settings: dict[str, dict[str, Any]] = {
