@@ -40,13 +40,22 @@ class Settings(NamedTuple):
     num_choices: int = 2_000
     num_draws: int = 500
     rounds: int = 4_000
+    first_refit: int = 500
     num_seeds: int = 24
     slack: float = 0.05
     refit_draws: int = 150
     seed: int = 0
 
 
-SMOKE = Settings(dim=4, num_choices=300, num_draws=200, rounds=200, num_seeds=3, refit_draws=50)
+SMOKE = Settings(
+    dim=4,
+    num_choices=300,
+    num_draws=200,
+    rounds=200,
+    first_refit=100,
+    num_seeds=3,
+    refit_draws=50,
+)
 
 
 class Outcome(NamedTuple):
@@ -90,7 +99,7 @@ def demo(out: str | Path, settings: Settings = Settings(), progress: bool = True
         _setups(log, settings),
         settings.rounds,
         settings.num_seeds,
-        refit_after=doubling(settings.rounds // 8, settings.rounds),
+        refit_after=doubling(settings.first_refit, settings.rounds),
         progress=progress,
     )
     return _write(
