@@ -12,6 +12,7 @@ _HOMES = {
     "ChoiceData": "choice",
     "InputError": "errors",
     "MNL": "choice",
+    "Setup": "policies",
     "Sizes": "preference",
     "choice_data": "choice",
     "growth_exponent": "regret",
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from cqbayes.errors import InputError
     from cqbayes.inference import infer
     from cqbayes.logs import read_choices
+    from cqbayes.policies import Setup
     from cqbayes.preference import Sizes, program, sizes_of
     from cqbayes.regret import growth_exponent, performance, regrets
 

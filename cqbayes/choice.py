@@ -113,7 +113,9 @@ def choice_data(context: Any, offered: Any, choice: Any, weight: Any = None) -> 
 
 def _numeric(name: str, values: Any, ndim: int) -> np.ndarray:
     try:
-        array = np.asarray(values, dtype=np.float64)
+        # As it will be computed with: what overflows there is not finite either.
+        with np.errstate(over="ignore"):
+            array = np.asarray(values, dtype=np.float64).astype(jnp.result_type(float))
     except (TypeError, ValueError):
         raise InputError(
             f"{name}: expected numbers in {ndim} dimension(s), got other values"

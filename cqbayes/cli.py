@@ -15,7 +15,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Seed = Annotated[int, typer.Option(help="Decides all randomness.", min=0)]
+Seed = Annotated[int, typer.Option(help="Decides all randomness.", min=0, max=2**32 - 1)]
 
 
 @app.command()
@@ -51,8 +51,8 @@ def fit(
 
     from cqbayes.catalogue import load_engine, load_model
     from cqbayes.diagnostics import summary
-    from cqbayes.files import replacing, writable_folder
-    from cqbayes.inference import infer
+    from cqbayes.files import writable_file, write_netcdf
+    from cqbayes.inference import check_rows, infer
     from cqbayes.logs import read_choices
     from cqbayes.progress import bar
     from cqbayes.provenance import provenance
@@ -60,16 +60,19 @@ def fit(
     chosen = load_model(model)
     load_engine(engine)
     data, llms = read_choices(log)
-    writable_folder(out.parent)
+    check_rows(data)
+    writable_file(out, inputs=(log,))
     with bar(f"fit: {engine}", total=1) as advance:
         posterior, info = infer(jax.random.key(seed), chosen, data, engine=engine)
         advance(1)
     tree = posterior.to_arviz(llms=llms)
     tree.attrs.update(provenance(model=model, engine=engine, seed=seed, status=int(info.status)))
-    with replacing(out) as temporary:
-        tree.to_netcdf(temporary, engine="h5netcdf")
+    write_netcdf(tree, out)
     typer.echo(summary(posterior, llms).round(3).to_string())
     typer.echo(f"\n{info}\nposterior {out}")
+    if not info.ok:
+        typer.echo(f"cqbayes: not to be relied on: {info.verdict.meaning}", err=True)
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -122,9 +125,6 @@ def main() -> None:
     except InputError as error:
         typer.echo(f"cqbayes: {error}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("cqbayes: interrupted; files written so far are whole", err=True)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

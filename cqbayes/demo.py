@@ -13,7 +13,7 @@ from cqbayes.diagnostics import agreement, summary
 from cqbayes.environments.queue import capacity, retrial_queue
 from cqbayes.environments.scores import ScoreTable, from_scores
 from cqbayes.errors import InputError
-from cqbayes.files import replacing, writable_folder
+from cqbayes.files import replacing, writable_folder, write_netcdf
 from cqbayes.inference import infer
 from cqbayes.logs import write_choices
 from cqbayes.policies import Setup
@@ -188,8 +188,7 @@ def _write(
             ("ranks.png", plots.rank_figure(trees["NUTS"], "Ranks of the NUTS chains")),
         )
     ]
-    with replacing(folder / "curves.nc") as temporary:
-        thinned(results.curves).to_netcdf(temporary, engine="h5netcdf")
+    write_netcdf(thinned(results.curves), folder / "curves.nc")
     summaries = summary(posteriors[1], llms)
     rows = table(results)
     for name, frame in (("policies.csv", rows), ("posterior.csv", summaries)):

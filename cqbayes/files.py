@@ -1,10 +1,12 @@
 """Files appear whole or not at all."""
 
+import io
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from cqbayes.errors import InputError
 
@@ -27,17 +29,48 @@ def writable_folder(path: str | Path) -> Path:
     return folder
 
 
+def writable_file(path: str | Path, inputs: tuple[Path, ...] = ()) -> Path:
+    """Makes sure that a file can be written at ``path``, and that it is none of the inputs.
+
+    Raises:
+        InputError: if it cannot; call this before the work, not after it.
+    """
+    path = Path(path)
+    if not path.name or path.is_dir():
+        raise InputError(f"{path}: expected the name of a file to write, got a folder")
+    if any(path.resolve() == Path(name).resolve() for name in inputs):
+        raise InputError(f"{path}: expected another file than the input, which would be lost")
+    writable_folder(path.parent)
+    return path
+
+
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path beside ``path`` that takes its place if nothing goes wrong.
 
     A killed process or a full disk leaves what was at ``path`` before.
+
+    Raises:
+        InputError: where the operating system refuses to write.
     """
     path = Path(path)
     # The suffix stays, since writers choose their format by it.
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    temporary = path.with_name(f".{os.getpid()}{path.suffix}")
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f"{path}: could not be written: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_netcdf(data: Any, path: str | Path) -> None:
+    """Writes an xarray ``Dataset`` or ``DataTree``, whole or not at all.
+
+    By way of memory: HDF5 does not survive a disk that fills up under it.
+    """
+    buffer = io.BytesIO()
+    data.to_netcdf(buffer, engine="h5netcdf")
+    with replacing(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())

@@ -106,7 +106,9 @@ def performance(traces: Mapping[str, Trace]) -> xr.Dataset:
 
 def _performance(metrics: Metrics) -> dict[str, Any]:
     waits = [wait[gone] for wait, gone in zip(metrics.wait, metrics.departed, strict=True)]
-    departures = np.maximum(metrics.departed.sum(axis=1), 1)
+    departures = metrics.departed.sum(axis=1)
+    # Undefined, not zero, in a seed in which nothing departed.
+    per_departure = np.where(departures > 0, 1 / np.maximum(departures, 1), np.nan)
     tail = max(1, metrics.queue_length.shape[1] // 10)
 
     def over_waits(statistic) -> np.ndarray:
@@ -117,13 +119,13 @@ def _performance(metrics: Metrics) -> dict[str, Any]:
         "wait_p95": over_waits(lambda wait: np.quantile(wait, 0.95)),
         "wait_p99": over_waits(lambda wait: np.quantile(wait, 0.99)),
         "wait_max": over_waits(np.max),
-        "attempts": metrics.attempts.sum(axis=1) / departures,
+        "attempts": metrics.attempts.sum(axis=1) * per_departure,
         "oldest_max": metrics.oldest.max(axis=1),
         "queue_length_mean": metrics.queue_length.mean(axis=1),
         "queue_length_tail": metrics.queue_length[:, -tail:].mean(axis=1),
         "services": metrics.served.sum(axis=1),
         "departures": metrics.departed.sum(axis=1),
-        "cost_per_departure": metrics.cost.sum(axis=1, dtype=np.float64) / departures,
+        "cost_per_departure": metrics.cost.sum(axis=1, dtype=np.float64) * per_departure,
         "utilisation": metrics.offered.mean(axis=1),
     }
 

@@ -135,6 +135,7 @@ def simulate(
     axes = (eqx.if_array(0) if policy_per_seed else None, eqx.if_array(0) if env_per_seed else None)
     chunk = _chunk_length(env, world_keys, rounds, axes[1])
     keep_rows = record or bool(refit_after)
+    _check_fit(policy, env, begin_keys, axes)
     run = _begin(policy, env, begin_keys, room, axes)
     pieces: list[tuple[Metrics, ChoiceData | None]] = []
     done = 0
@@ -160,6 +161,12 @@ def simulate(
                     )
                 run = run._replace(environment=_grow(env, run.environment, room, axes))
             run = after
+            most = int(jnp.max(jnp.sum(outputs[0].offered, axis=-1)))
+            if most > env.slate_size:
+                raise InputError(
+                    f"policy: expected at most {env.slate_size} LLMs a service, as the environment "
+                    f"allows, got {most}"
+                )
             # NumPy copies free the device's memory and let long runs be joined once, at the end.
             pieces.append(jax.tree.map(lambda x, n=count: np.asarray(x)[:, :n], outputs))
             done += count
@@ -167,6 +174,32 @@ def simulate(
     metrics = _join([metrics for metrics, _ in pieces])
     rows = _join([rows for _, rows in pieces]) if record else None
     return Trace(metrics, rows, jax.tree.map(np.asarray, run.policy), room)
+
+
+def _check_fit(policy: Policy, env: Environment, keys: Array, axes: tuple) -> None:
+    """Refuses a policy that was made for other numbers of LLMs or dimensions."""
+
+    def first(policy: Policy, env: Environment, key: PRNGKeyArray) -> tuple[Array, Any]:
+        seen = env.observe(env.init(8))
+        state = policy.init(key)
+        action = policy.select(key, state, seen)
+        _, rows, _ = env.step(env.chance(key), env.init(8), action)
+        return action.offered, policy.update(key, state, rows)
+
+    try:
+        vmapped = eqx.filter_vmap(first, in_axes=(*axes, 0))
+        offered, _ = eqx.filter_eval_shape(vmapped, policy, env, keys)
+    except (TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"policy: expected one for {env.num_llms} LLMs and the environment's contexts, "
+            f"got shapes that do not fit: {reason}"
+        ) from error
+    if offered.shape[1:] != (env.num_llms,):
+        raise InputError(
+            f"policy: expected one for {env.num_llms} LLMs, got assortments of shape "
+            f"{offered.shape[1:]}"
+        )
 
 
 def _chunk_length(env: Environment, keys: Array, rounds: int, axis: Any) -> int:

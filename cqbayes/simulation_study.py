@@ -15,7 +15,7 @@ from cqbayes.environments.queue import capacity, check_rate, check_slate, retria
 from cqbayes.environments.scores import from_scores
 from cqbayes.environments.synthetic import synthetic
 from cqbayes.errors import InputError
-from cqbayes.files import replacing, writable_folder
+from cqbayes.files import replacing, writable_folder, write_netcdf
 from cqbayes.policies import Setup
 from cqbayes.preference import Sizes
 from cqbayes.provenance import provenance
@@ -76,12 +76,12 @@ def run(
             llms=sizes.num_llms,
         )
     )
-    with replacing(folder / "curves.nc") as temporary:
-        curves.to_netcdf(temporary, engine="h5netcdf")
+    write_netcdf(curves, folder / "curves.nc")
     with replacing(folder / "policies.csv") as temporary:
         rows.to_csv(temporary)
     failed = [f"{name}: {n} refits failed" for name, n in results.failures.items() if n]
-    return [rows.to_string(), *failed, f"\n{picture}", f"{folder / 'curves.nc'}"]
+    files = [picture, folder / "curves.nc", folder / "policies.csv"]
+    return [rows.T.to_string(), *failed, "", *map(str, files)]
 
 
 def _world(

@@ -108,6 +108,8 @@ def table(results: Results) -> pd.DataFrame:
         "attempts": results.performance["attempts"],
         "$ per 1,000": 1_000 * results.performance["cost_per_departure"],
     }
+    if not (results.performance["cost_per_departure"] > 0).any():
+        del measures["$ per 1,000"]  # nothing is known of costs
     policies = [str(name) for name in results.curves["policy"].values]
     return pd.DataFrame(
         {

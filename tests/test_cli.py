@@ -13,6 +13,7 @@ import xarray as xr
 from typer.testing import CliRunner
 
 from cqbayes import cli
+from cqbayes.errors import InputError
 from cqbayes.logs import read_choices, write_choices
 
 
@@ -123,6 +124,8 @@ def test_log_round_trip(log, choices):
         ),
         (["fit", "LOG", "--out", "FILE/fit.nc"], "FILE: expected a folder that can be written to"),
         (["fit", "FILE"], "FILE: expected a Parquet log, got another format"),
+        (["fit", "LOG", "--out", "LOG"], "expected another file than the input"),
+        (["fit", "LOG", "--out", "."], "expected the name of a file to write, got a folder"),
         (["simulate", "--policy", "nope"], "policy: expected one of acqb"),
         (["simulate", "--data", "nope"], "data: expected one of synthetic, paretobandit3"),
         (
@@ -165,6 +168,8 @@ def test_bad_input(arguments, message, log, tmp_path, capsys, monkeypatch):
         ({"context": [[0.1, 0.2], [0.3]]}, "expected lists of one length in column context"),
         ({"context": [0.1, 0.2]}, "expected lists in column context"),
         ({"weight": [1.0, -2.0]}, "weight: expected a weight of at least 0"),
+        ({"weight": [0.0, 0.0]}, "data: expected at least one row of positive weight"),
+        ({"context": [[0.1, 1e300], [0.2, 0.3]]}, "context: expected finite numbers"),
         ({"offered": None}, "expected columns context, offered, choice; no offered"),
     ],
 )
@@ -195,7 +200,7 @@ def test_interrupted_writes_leave_the_old_file(tmp_path):
             temporary.write_text("half")
             raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(InputError, match=r"results.csv: could not be written: disk full"):
         fail()
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["results.csv"]

@@ -54,9 +54,10 @@ def test_one_compilation_per_shape(world, disjoint_mnl, key):
     simulate(key, counted(0.5), env, rounds=3 * MOST_ROUNDS_A_CHUNK + 1, num_seeds=2)
     other = retrial_queue(synthetic(jax.random.key(2)), 0.4)
     simulate(jax.random.key(3), counted(0.7), other, rounds=MOST_ROUNDS_A_CHUNK, num_seeds=2)
-    assert traced == once
+    # Each call checks shapes once, which traces but does not compile.
+    assert traced == once + 2
     simulate(key, counted(0.5), env, rounds=MOST_ROUNDS_A_CHUNK, num_seeds=3)
-    assert traced > once
+    assert traced > once + 3
 
 
 def test_rounds_that_were_not_asked_for_are_not_run(world, disjoint_mnl, key):
@@ -102,7 +103,7 @@ def test_arrays_per_seed(key):
 
 
 def test_recorded_rows_are_the_services(world, disjoint_mnl, key):
-    _, env = world
+    env = retrial_queue(world[0], 0.45, slate_size=2)
     trace = simulate(key, random(5, slate_size=2), env, 400, num_seeds=2, record=True)
     rows = trace.choices()
     assert rows.num_obs == 800
@@ -169,6 +170,23 @@ def test_refit_on_doubling():
 def test_bad_input(world, key, arguments, message):
     with pytest.raises(InputError, match=message):
         simulate(key, random(5), world[1], **arguments)
+
+
+@pytest.mark.parametrize("policy", [random(1), random(6)])
+def test_policies_of_other_sizes_are_refused(world, key, policy):
+    with pytest.raises(InputError, match="policy: expected one for 5 LLMs"):
+        simulate(key, policy, world[1], 20)
+
+
+def test_learners_of_other_dimensions_are_refused(world, disjoint_mnl, key):
+    policy = acqb(belief.online(disjoint_mnl(), Sizes(5, 3)), 5)
+    with pytest.raises(InputError, match="policy: expected one for 5 LLMs and the environment's"):
+        simulate(key, policy, world[1], 20)
+
+
+def test_larger_slates_than_the_environment_allows_are_refused(world, key):
+    with pytest.raises(InputError, match=r"policy: expected at most 1 LLMs a service.*got 2"):
+        simulate(key, random(5, slate_size=2), world[1], 50)
 
 
 @pytest.mark.parametrize("schedule", [[20, 10], [0], [50], [10, 10]])

@@ -33,8 +33,8 @@ def to_datatree(
     import arviz_base
 
     sizes = posterior.sizes
-    if llms is not None and len(llms) != sizes.num_llms:
-        raise InputError(f"llms: expected {sizes.num_llms} names, got {len(llms)}")
+    if llms is not None and not len(llms) == len(set(llms)) == sizes.num_llms:
+        raise InputError(f"llms: expected {sizes.num_llms} different names, got {len(llms)}")
     sites = posterior.sites(jax.random.key(0) if key is None else key, num_draws)
     coords = {
         "llm": list(llms) if llms else [f"llm{j}" for j in range(sizes.num_llms)],

@@ -70,6 +70,8 @@ class Environment(NamedTuple):
         step: ``(chance, state, action) -> (state, rows, metrics)``, deterministic.
         grow: ``(state, room) -> state`` with a larger room and nothing else changed.
         overflowed: ``state -> bool``: an arrival found no place; the state is to be thrown away.
+        num_llms: how many LLMs there are.
+        slate_size: most LLMs that answer one query.
     """
 
     init: Callable[[int], Any]
@@ -78,3 +80,5 @@ class Environment(NamedTuple):
     step: Callable[[Any, Any, Any], tuple[Any, Any, Metrics]]
     grow: Callable[[Any, int], Any]
     overflowed: Callable[[Any], Bool[Array, ""]]
+    num_llms: int
+    slate_size: int

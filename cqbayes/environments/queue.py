@@ -87,6 +87,8 @@ def retrial_queue(
         step=Partial(_step, population, jnp.asarray(arrival_rate, float), slate_size),
         grow=_grow,
         overflowed=_overflowed,
+        num_llms=num_llms,
+        slate_size=slate_size,
     )
 
 
@@ -115,8 +117,8 @@ def _draw_with_utility(population: Population, key: PRNGKeyArray) -> tuple[Query
 def _init(population: Population, room: int) -> QueueState:
     query, utility = eqx.filter_eval_shape(_draw_with_utility, population, jax.random.key(0))
     return QueueState(
-        round=jnp.array(1),
-        queue_length=jnp.array(0),
+        round=jnp.array(1, jnp.int32),
+        queue_length=jnp.array(0, jnp.int32),
         waiting=Waiting(
             context=jnp.zeros((room, *query.context.shape), query.context.dtype),
             identity=jnp.zeros(room, jnp.int32),

@@ -12,7 +12,7 @@ from jaxtyping import Array, Int, PRNGKeyArray
 from cqbayes.choice import ChoiceData
 from cqbayes.errors import InputError
 from cqbayes.posterior import Posterior
-from cqbayes.preference import PreferenceModel
+from cqbayes.preference import PreferenceModel, sizes_of
 
 
 class Status(IntEnum):
@@ -139,6 +139,11 @@ def infer(
 
     from cqbayes.catalogue import load_engine
 
+    if not isinstance(model, PreferenceModel) or not isinstance(data, ChoiceData):
+        raise InputError(
+            "infer: expected a PreferenceModel and ChoiceData, "
+            f"got {type(model).__name__} and {type(data).__name__}"
+        )
     chosen = load_engine(engine)
     known = list(inspect.signature(chosen.fit).parameters)[4:]
     unknown = [name for name in settings if name not in known]
@@ -147,9 +152,18 @@ def infer(
             f"engine {engine}: expected settings among {', '.join(known) or 'none'}, "
             f"got {', '.join(unknown)}"
         )
+    check_rows(data)
+    if start is not None and (start.model, start.sizes) != (model, sizes_of(data)):
+        raise InputError(
+            f"start: expected a posterior of the same model at {sizes_of(data)}, got {start.sizes}"
+        )
+    return run_engine(chosen, key, model, data, start, settings)
+
+
+def check_rows(data: ChoiceData) -> None:
+    """Refuses data from which nothing can be learnt."""
     if data.num_obs == 0 or not bool((data.weight > 0).any()):
         raise InputError("data: expected at least one row of positive weight, got none")
-    return run_engine(chosen, key, model, data, start, settings)
 
 
 def run_engine(

@@ -44,8 +44,11 @@ def read_choices(path: str | Path) -> tuple[ChoiceData, list[str] | None]:
         raise InputError(f"{path}: expected a Parquet log, found no such file")
     try:
         table = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError):
+    except (pa.ArrowException, UnicodeDecodeError):
         raise InputError(f"{path}: expected a Parquet log, got another format") from None
+    except OSError as error:
+        reason = error.strerror or "it is damaged"
+        raise InputError(f"{path}: expected a Parquet log that can be read: {reason}") from None
     missing = [name for name in ("context", "offered", "choice") if name not in table.column_names]
     if missing:
         raise InputError(f"{path}: expected columns context, offered, choice; no {missing[0]}")
@@ -80,6 +83,6 @@ def _names(path: Path, table: pa.Table, num_llms: int) -> list[str] | None:
         names = json.loads(text)
     except ValueError:
         names = None
-    if not isinstance(names, list) or len(names) != num_llms:
-        raise InputError(f"{path}: expected {num_llms} names under llms in the metadata")
+    if not isinstance(names, list) or len(set(map(str, names))) != num_llms:
+        raise InputError(f"{path}: expected {num_llms} different names under llms in the metadata")
     return [str(name) for name in names]
