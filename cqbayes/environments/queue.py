@@ -191,8 +191,7 @@ def _step(
     # The last query moves into the place that is left empty, so that the queue stays dense. Each
     # column is written at two places at most: the cost does not depend on the queue's length.
     last = jax.tree.map(lambda column: column[jnp.maximum(left, 0) % room], places)
-    is_last = action.query == left
-    filling = _select(departed & ~is_last, last, retried)
+    filling = _select(departed, last, retried)
     places = jax.tree.map(lambda column, row: column.at[action.query].set(row), places, filling)
     end = jnp.minimum(left, room - 1)
     overflows = arrived & (left >= room)
