@@ -13,7 +13,7 @@ NUM_LLMS, QUEUE_LENGTH, DRAWS = 5, 4, 20_000
 
 
 def _actions(c: float, t: int) -> np.ndarray:
-    """Counts ``[place, llm]`` of what is done in round ``t`` when the inner policy stays at 0, 0."""
+    """Counts ``[place, llm]`` of the actions in round ``t``; the inner policy stays at (0, 0)."""
     first = Action(jnp.array(0), jnp.arange(NUM_LLMS) == 0)
     policy = explore(
         stateless(lambda key, state, seen: first), inverse_root(c), NUM_LLMS, slate_size=1
