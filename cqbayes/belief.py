@@ -9,10 +9,13 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from cqbayes.choice import ChoiceData
+from cqbayes.errors import InputError
 from cqbayes.inference import Status
 from cqbayes.inference.online import OnlineGaussian, prior, update
 from cqbayes.posterior import Posterior
-from cqbayes.preference import PreferenceModel, Sizes
+from cqbayes.preference import PreferenceModel, Sizes, check_data
+
+QUEUE_COLUMNS = ("attempt",)  # optional columns that the queue's rows have
 
 
 class Believed(NamedTuple):
@@ -51,6 +54,7 @@ def online(model: PreferenceModel, sizes: Sizes, log: ChoiceData | None = None) 
     """
     begin = prior(model, sizes)
     if log is not None:
+        check_data(model, log)
         begin = jax.jit(update)(begin, log)
     return Belief(init=Partial(_start, begin), update=_update_online)
 
@@ -82,20 +86,37 @@ def refitted(
         sizes: numbers of LLMs and context dimensions.
         log: earlier choices, kept in every refit. Without one the policy starts from the prior.
         settings: the engine's own.
+
+    Raises:
+        InputError: if the model needs columns that the queue's rows lack.
     """
-    nothing = ChoiceData(
-        context=jnp.zeros((1, sizes.dim)),
-        offered=jnp.zeros((1, sizes.num_llms), bool),
-        choice=jnp.zeros(1, jnp.int32),
-        weight=jnp.zeros(1),
-    )
-    before = nothing if log is None else log
+    absent = [name for name in model.needs if name not in QUEUE_COLUMNS]
+    if absent:
+        raise InputError(
+            f"{model.name or 'model'}: expected a model of what the queue shows, "
+            f"{', '.join(QUEUE_COLUMNS)} besides the context; it needs {absent[0]}"
+        )
+    if log is not None:
+        check_data(model, log)
+    before = _nothing(model, sizes) if log is None else log.only(model.needs)
     engine = Partial(fit, **settings)
     return Belief(
         init=Partial(_fit_first, engine, model, before),
         update=_keep,
         refit=Partial(_refit, engine, model, before),
     )
+
+
+def _nothing(model: PreferenceModel, sizes: Sizes) -> ChoiceData:
+    """A row of weight zero, with the columns that the model needs."""
+    row = ChoiceData(
+        context=jnp.zeros((1, sizes.dim)),
+        offered=jnp.zeros((1, sizes.num_llms), bool),
+        choice=jnp.zeros(1, jnp.int32),
+        weight=jnp.zeros(1),
+        attempt=jnp.ones(1, jnp.int32),
+    )
+    return row.only(model.needs)
 
 
 def _fit_first(
@@ -117,7 +138,8 @@ def _refit(
     state: Believed,
     history: ChoiceData,
 ) -> Believed:
-    rows = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), before, history)
+    needed = history.only(model.needs)
+    rows = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), before, needed)
     posterior, info = engine(key, model, rows, state.posterior)
     good = info.status == Status.OK
     # Never route on a posterior whose own engine reports a failure.

@@ -7,9 +7,11 @@ option, with utility 0::
     P(y = retry | x, S) = 1        / (1 + sum_{m in S} exp(u_m))
 
 Outcomes are coded 0 for a retry and ``j + 1`` for taking LLM ``j``'s answer (LLMs count from 0).
+Models of what a log hides know a further one, -1 for silence (:class:`Outcomes`).
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -21,18 +23,54 @@ from numpyro.distributions.util import promote_shapes, validate_sample
 
 from cqbayes.errors import InputError
 
+SILENCE = -1
+MOST_LEVELS = 10_000_000  # of users or blocks of time: more is a code that was not made for this
+
+
+class Situation(NamedTuple):
+    """What is known of a service before its outcome: all that a utility may depend on.
+
+    Columns that the data lack are None.
+
+    Attributes:
+        context: the query's embedding ``[dim]``.
+        attributes: what is known of each LLM's answer, such as price or latency
+            ``[llm, attribute]``.
+        user: who asks, from 0.
+        attempt: 1 for the first service of a query, 2 for the next, and so on.
+        time: which block of time, from 0.
+    """
+
+    context: Float[Array, "*batch dim"]
+    attributes: Float[Array, "*batch llm attribute"] | None = None
+    user: Int[Array, "*batch"] | None = None
+    attempt: Int[Array, "*batch"] | None = None
+    time: Int[Array, "*batch"] | None = None
+
+
+OPTIONAL = Situation._fields[1:]
+
 
 class ChoiceData(eqx.Module):
     """Logged services, one row each.
 
-    ``weight`` multiplies a row's log-likelihood; 0 masks a padded or idle row exactly, whatever
-    stands in its other columns. Build it from untrusted arrays with :func:`choice_data`.
+    ``choice`` is 0 for a retry, ``j + 1`` for taking LLM ``j``'s answer, and -1 for silence, where
+    neither was seen. ``weight`` multiplies a row's log-likelihood; 0 masks a padded or idle row
+    exactly, whatever stands in its other columns. The optional columns are those of
+    :class:`Situation`.
+    Build it from untrusted arrays with :func:`choice_data`.
     """
 
     context: Float[Array, "obs dim"]
     offered: Bool[Array, "obs llm"]
     choice: Int[Array, " obs"]
     weight: Float[Array, " obs"]
+    attributes: Float[Array, "obs llm attribute"] | None = None
+    user: Int[Array, " obs"] | None = None
+    attempt: Int[Array, " obs"] | None = None
+    time: Int[Array, " obs"] | None = None
+    num_users: int = eqx.field(static=True, default=0)
+    num_times: int = eqx.field(static=True, default=0)
 
     @property
     def num_obs(self) -> int:
@@ -46,28 +84,61 @@ class ChoiceData(eqx.Module):
     def num_llms(self) -> int:
         return self.offered.shape[-1]
 
+    @property
+    def situation(self) -> Situation:
+        return Situation(*(getattr(self, name) for name in Situation._fields))
+
     def cleared(self) -> "ChoiceData":
         """The same data with rows of weight zero replaced by rows that offer nothing.
 
         A weight of zero alone would still let a NaN in a padded row through, since 0 * NaN is NaN.
         """
         live = self.weight > 0
+
+        def clear(column: Array) -> Array:
+            shape = (-1,) + (1,) * (column.ndim - 1)
+            return jnp.where(live.reshape(shape), column, jnp.zeros((), column.dtype))
+
+        return jax.tree.map(clear, self)
+
+    def only(self, columns: Sequence[str]) -> "ChoiceData":
+        """The same data without the optional columns that are not named."""
+        kept = {name: getattr(self, name) for name in columns}
         return ChoiceData(
-            context=jnp.where(live[..., None], self.context, 0),
-            offered=self.offered & live[..., None],
-            choice=jnp.where(live, self.choice, 0),
-            weight=jnp.where(live, self.weight, 0),
+            self.context,
+            self.offered,
+            self.choice,
+            self.weight,
+            **kept,
+            num_users=self.num_users if "user" in columns else 0,
+            num_times=self.num_times if "time" in columns else 0,
         )
 
 
-def choice_data(context: Any, offered: Any, choice: Any, weight: Any = None) -> ChoiceData:
+def choice_data(
+    context: Any,
+    offered: Any,
+    choice: Any,
+    weight: Any = None,
+    *,
+    attributes: Any = None,
+    user: Any = None,
+    attempt: Any = None,
+    time: Any = None,
+) -> ChoiceData:
     """Checks arrays and makes :class:`ChoiceData` of them.
 
     Args:
         context: embeddings ``[obs, dim]``, finite.
         offered: the assortments ``[obs, llm]``, boolean (or 0 and 1).
-        choice: ``[obs]`` integers: 0 for a retry, ``j + 1`` for LLM ``j``, which must be offered.
+        choice: ``[obs]`` integers: 0 for a retry, ``j + 1`` for LLM ``j``, which must be offered,
+            and -1 for silence.
         weight: ``[obs]`` finite and not negative; 1 where absent.
+        attributes: of the LLMs, ``[obs, llm, attribute]``, or ``[llm, attribute]`` where they are
+            the same in all rows.
+        user: ``[obs]`` integers from 0.
+        attempt: ``[obs]`` integers from 1.
+        time: ``[obs]`` integers from 0, blocks of time such as weeks.
 
     Raises:
         InputError: names the first column and row that is wrong.
@@ -99,16 +170,53 @@ def choice_data(context: Any, offered: Any, choice: Any, weight: Any = None) -> 
         raise InputError(f"weight: expected shape {choice.shape}, got {weight.shape}")
     _reject("weight", weight < 0, weight, "a weight of at least 0")
     num_llms = offered.shape[1]
-    _reject("choice", (choice < 0) | (choice > num_llms), choice, f"0 (retry) to {num_llms}")
+    expected = f"0 (retry) to {num_llms}, or {SILENCE} (silence)"
+    _reject("choice", (choice < SILENCE) | (choice > num_llms), choice, expected)
     taken = np.take_along_axis(offered, np.maximum(choice, 1)[:, None] - 1, axis=1)[:, 0]
     _reject("choice", (choice > 0) & ~taken, choice, "0 (retry) or an LLM that was offered")
     real = jnp.result_type(float)
+    if attributes is not None:
+        attributes = jnp.asarray(_attributes(attributes, offered.shape), real)
+    counts = {
+        name: None if column is None else _whole(name, column, len(context), least)
+        for name, column, least in (("user", user, 0), ("attempt", attempt, 1), ("time", time, 0))
+    }
     return ChoiceData(
         context=jnp.asarray(context, real),
         offered=jnp.asarray(offered),
         choice=jnp.asarray(choice, jnp.int32),
         weight=jnp.asarray(weight, real),
+        attributes=attributes,
+        **{name: None if c is None else jnp.asarray(c, jnp.int32) for name, c in counts.items()},
+        num_users=_levels(counts["user"]),
+        num_times=_levels(counts["time"]),
     )
+
+
+def _attributes(values: Any, shape: tuple[int, ...]) -> np.ndarray:
+    values = _numeric("attributes", values, np.ndim(values))
+    if values.ndim == 2:
+        values = np.broadcast_to(values, (shape[0], *values.shape))
+    if values.ndim != 3 or values.shape[:2] != shape:
+        raise InputError(
+            f"attributes: expected shape ({shape[0]}, {shape[1]}, num_attributes) or "
+            f"({shape[1]}, num_attributes), got {values.shape}"
+        )
+    return values
+
+
+def _whole(name: str, values: Any, num_obs: int, least: int) -> np.ndarray:
+    values = np.asarray(values)
+    if values.shape != (num_obs,) or not np.issubdtype(values.dtype, np.integer):
+        raise InputError(
+            f"{name}: expected {num_obs} integers, got {values.dtype} of shape {values.shape}"
+        )
+    _reject(name, (values < least) | (values > MOST_LEVELS), values, f"{least} to {MOST_LEVELS}")
+    return values
+
+
+def _levels(codes: np.ndarray | None) -> int:
+    return 0 if codes is None or codes.size == 0 else int(codes.max()) + 1
 
 
 def _numeric(name: str, values: Any, ndim: int) -> np.ndarray:
@@ -134,19 +242,34 @@ def _reject(name: str, bad: Any, values: np.ndarray | None, expected: str) -> No
         raise InputError(f"{name}: expected {expected}, got {came} in row {row}")
 
 
-def _normaliser(
-    utility: Float[Array, "*batch llm"], offered: Bool[Array, "*batch llm"]
-) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
-    """``m = max(0, max_S u)`` and ``log(exp(-m) + sum_{j in S} exp(u_j - m))``.
+class Normaliser(NamedTuple):
+    """``peak = max(0, max_S u)``, ``odds_j = exp(u_j - peak)`` and ``excess = total - 1``.
 
-    Apart, so that differences of large utilities are taken before anything is rounded.
+    ``total = exp(-peak) + sum_{j in S} odds_j``, so that ``log Z = peak + log1p(excess)`` and
+    ``P(j) = odds_j / total``. Apart, so that differences of large utilities are taken before
+    anything is rounded, and a departure probability that is close to 0 keeps its digits.
     """
+
+    peak: Array
+    odds: Array
+    excess: Array
+
+    @property
+    def log_total(self) -> Array:
+        return jnp.log1p(self.excess)
+
+    @property
+    def log_partition(self) -> Array:
+        return self.peak + self.log_total
+
+
+def normaliser(utility: Array, offered: Array, axis: int = -1) -> Normaliser:
+    """What all probabilities of a choice are made of; ``axis`` is that of the LLMs."""
     inside = jnp.where(offered, utility, -jnp.inf)
-    peak = jax.lax.stop_gradient(jnp.max(inside, axis=-1, initial=0))
-    shifted = jnp.where(offered, utility - peak[..., None], 0)
-    total = jnp.sum(jnp.where(offered, jnp.exp(shifted), 0), axis=-1)
-    # expm1 and log1p keep the digits of a departure probability that is close to 0.
-    return peak, jnp.log1p(jnp.expm1(-peak) + total)
+    peak = jax.lax.stop_gradient(jnp.max(inside, axis=axis, initial=0, keepdims=True))
+    odds = jnp.where(offered, jnp.exp(jnp.where(offered, utility - peak, 0)), 0)
+    excess = jnp.expm1(-peak.squeeze(axis)) + jnp.sum(odds, axis=axis)
+    return Normaliser(peak.squeeze(axis), odds, excess)
 
 
 def log_partition(
@@ -157,8 +280,7 @@ def log_partition(
     Finite in value and gradient for utilities up to +-1e4 in float32 and float64; exactly 0, with
     gradient 0, for an empty assortment.
     """
-    peak, log_total = _normaliser(utility, offered)
-    return peak + log_total
+    return normaliser(utility, offered).log_partition
 
 
 def log_probability(
@@ -177,8 +299,8 @@ def log_probability(
     chosen = offered & (jnp.arange(utility.shape[-1]) == choice[..., None] - 1)
     possible = (choice == 0) | jnp.any(chosen, axis=-1)
     value = jnp.sum(jnp.where(chosen, utility, 0), axis=-1)
-    peak, log_total = _normaliser(utility, offered)
-    return jnp.where(possible, value - peak - log_total, -jnp.inf)
+    at = normaliser(utility, offered)
+    return jnp.where(possible, value - at.peak - at.log_total, -jnp.inf)
 
 
 def log_probabilities(
@@ -187,8 +309,9 @@ def log_probabilities(
     """Log-probabilities of all ``1 + num_llms`` outcomes; minus infinity where not offered."""
     retry = jnp.zeros_like(utility[..., :1])
     inside = jnp.where(offered, utility, -jnp.inf)
-    peak, log_total = _normaliser(utility, offered)
-    return jnp.concatenate([retry, inside], axis=-1) - peak[..., None] - log_total[..., None]
+    at = normaliser(utility, offered)
+    shifted = jnp.concatenate([retry, inside], axis=-1) - at.peak[..., None]
+    return shifted - at.log_total[..., None]
 
 
 def departure_probability(

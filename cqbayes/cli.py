@@ -52,15 +52,16 @@ def fit(
     from cqbayes.catalogue import load_engine, load_model
     from cqbayes.diagnostics import summary
     from cqbayes.files import writable_file, write_netcdf
-    from cqbayes.inference import check_rows, infer
+    from cqbayes.inference import infer
     from cqbayes.logs import read_choices
+    from cqbayes.preference import check_data
     from cqbayes.progress import bar
     from cqbayes.provenance import provenance
 
     chosen = load_model(model)
     load_engine(engine)
     data, llms = read_choices(log)
-    check_rows(data)
+    check_data(chosen, data)
     writable_file(out, inputs=(log,))
     with bar(f"fit: {engine}", total=1) as advance:
         posterior, info = infer(jax.random.key(seed), chosen, data, engine=engine)

@@ -59,7 +59,7 @@ class Gaussian(Posterior):
 
     def draw(self, key: PRNGKeyArray, spread: float | Array = 1.0) -> Any:
         form = layout(self.model, self.sizes)
-        return form.to_params(form.constrain(self.draw_vector(key, spread)))
+        return form.params(self.draw_vector(key, spread))
 
     def draw_vector(
         self, key: PRNGKeyArray, spread: float | Array = 1.0
@@ -69,13 +69,13 @@ class Gaussian(Posterior):
 
     def mean(self) -> Any:
         form = layout(self.model, self.sizes)
-        return form.to_params(form.constrain(self.location))
+        return form.params(self.location)
 
     def sites(self, key: PRNGKeyArray, num_draws: int) -> Sites:
         form = layout(self.model, self.sizes)
         noise = jax.random.normal(key, (num_draws, self.location.size), self.location.dtype)
         vectors = self.location + noise @ self.factor.T
-        return jax.tree.map(lambda x: x[None], jax.vmap(form.constrain)(vectors))
+        return jax.tree.map(lambda x: x[None], jax.vmap(form.reported)(vectors))
 
 
 class Draws(Posterior):
@@ -94,7 +94,7 @@ class Draws(Posterior):
         form = layout(self.model, self.sizes)
         centre = jnp.mean(self.vectors, axis=(0, 1))
         vector = centre + spread * (self.draw_vector(key) - centre)
-        return form.to_params(form.constrain(vector))
+        return form.params(vector)
 
     def draw_vector(self, key: PRNGKeyArray) -> Float[Array, " parameter"]:
         flat = self.vectors.reshape(-1, self.vectors.shape[-1])
@@ -102,9 +102,9 @@ class Draws(Posterior):
 
     def mean(self) -> Any:
         form = layout(self.model, self.sizes)
-        return form.to_params(form.constrain(jnp.mean(self.vectors, axis=(0, 1))))
+        return form.params(jnp.mean(self.vectors, axis=(0, 1)))
 
     def sites(self, key: PRNGKeyArray | None = None, num_draws: int | None = None) -> Sites:
         """All draws, whatever ``key`` and ``num_draws`` say."""
         form = layout(self.model, self.sizes)
-        return jax.vmap(jax.vmap(form.constrain))(self.vectors)
+        return jax.vmap(jax.vmap(form.reported))(self.vectors)

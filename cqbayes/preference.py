@@ -4,9 +4,10 @@ A model says what we believe about users. Each file of the top-level folder ``mo
 ``MODEL``; :func:`cqbayes.catalogue.load_model` finds it by name.
 """
 
+import inspect
 from collections.abc import Callable
-from functools import lru_cache
-from typing import Any, NamedTuple
+from functools import lru_cache, wraps
+from typing import Any, NamedTuple, ParamSpec
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +15,12 @@ import numpyro
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 from numpyro import handlers
-from numpyro.distributions import biject_to
+from numpyro.distributions import Distribution, biject_to
 from numpyro.infer.util import potential_energy
 
-from cqbayes.choice import MNL, ChoiceData
+from cqbayes.choice import MNL, OPTIONAL, SILENCE, ChoiceData, Situation
+from cqbayes.errors import InputError
+from cqbayes.likelihood import LinearRows, anchored, linear_log_likelihood, linear_rows
 
 Sites = dict[str, Array]
 
@@ -27,51 +30,140 @@ class Sizes(NamedTuple):
 
     num_llms: int
     dim: int
+    num_attributes: int = 0
+    num_users: int = 0
+    num_times: int = 0
 
 
-class DisjointLinear(NamedTuple):
-    """Says that utilities are ``u_j = w_j . z(x)`` with independent Gaussian priors on ``w_j``.
-
-    Engines that need this form (the online Gaussian) look for it.
+class Linear(NamedTuple):
+    """Says that utilities are ``u_j = w_j . z(x)``: the fast likelihood is then used.
 
     Attributes:
         features: ``context [dim] -> z [feature]``.
-        prior_sd: ``Sizes -> [feature]``, prior standard deviations; prior means are 0.
-        to_params: ``w [llm, feature] -> params``.
+        weights: ``params -> w [llm, feature]``.
+        prior_sd: where weights are independent and Gaussian with mean 0 a priori: ``Sizes ->
+            [feature]``, their standard deviations, the same for every LLM. The online Gaussian
+            needs this.
+        to_params: likewise, ``w [llm, feature] -> params``, the inverse of ``weights``.
     """
 
     features: Callable[[Array], Array]
-    prior_sd: Callable[[Sizes], Array]
-    to_params: Callable[[Array], Any]
+    weights: Callable[[Any], Array]
+    prior_sd: Callable[[Sizes], Array] | None = None
+    to_params: Callable[[Array], Any] | None = None
+
+
+def mnl(params: Any, utility: Array, offered: Array) -> Distribution:
+    """The outcome of a clean log: multinomial logit with retrial."""
+    return MNL(utility, offered)
 
 
 class PreferenceModel(NamedTuple):
     """A belief about users, written for one query; the library maps it over rows.
 
     Attributes:
-        prior: ``Sizes -> params``, with NumPyro sample sites inside. Plates name the dimensions.
-        utility: ``(params, context [dim]) -> utilities [llm]``, log-odds against a retry.
-        outcome: ``(utilities, offered) -> NumPyro distribution`` of the choice.
-        linear: the disjoint linear form, where the model has it.
+        prior: ``Sizes -> params``, with NumPyro sample sites inside.
+        utility: ``(params, Situation) -> utilities [llm]``, log-odds against a retry.
+        outcome: ``(params, utilities, offered) -> NumPyro distribution`` of the choice.
+        linear: says that utilities are linear in known features, where they are.
+        needs: optional columns of the data that the utility uses.
+        silence: whether the outcome gives silence a probability.
+        dims: names of the dimensions of sites, as ``(site, (dimension, ...))``; those that are not
+            here are named by their plates.
+        name: which file of ``models/`` made it; :func:`preference_model` fills it in.
+        settings: with which settings, likewise.
     """
 
     prior: Callable[[Sizes], Any]
-    utility: Callable[[Any, Float[Array, " dim"]], Float[Array, " llm"]]
-    outcome: Callable[[Array, Array], numpyro.distributions.Distribution] = MNL
-    linear: DisjointLinear | None = None
+    utility: Callable[[Any, Situation], Float[Array, " llm"]]
+    outcome: Callable[[Any, Array, Array], Distribution] = mnl
+    linear: Linear | None = None
+    needs: tuple[str, ...] = ()
+    silence: bool = False
+    dims: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    name: str = ""
+    settings: tuple[tuple[str, Any], ...] = ()
+
+    def __repr__(self) -> str:
+        given = ", ".join(f"{name}={value!r}" for name, value in self.settings)
+        return f"{self.name or 'PreferenceModel'}({given})"
+
+
+_Settings = ParamSpec("_Settings")
+
+
+def preference_model(
+    factory: Callable[_Settings, PreferenceModel],
+) -> Callable[_Settings, PreferenceModel]:
+    """Makes a factory of models give the same model for the same settings, and name it.
+
+    The same settings then give the same functions, hence one compilation; and a stored posterior
+    can say what it is a posterior of. Settings are numbers, strings, tuples of them, or models.
+    """
+    signature = inspect.signature(factory)
+
+    @lru_cache(maxsize=256)
+    def build(settings: tuple[tuple[str, Any], ...]) -> PreferenceModel:
+        made: Any = factory(**dict(settings))  # pyright: ignore[reportCallIssue]
+        return made._replace(name=factory.__name__, settings=settings)
+
+    @wraps(factory)
+    def model(*args: _Settings.args, **kwargs: _Settings.kwargs) -> PreferenceModel:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return build(tuple(bound.arguments.items()))
+
+    return model
 
 
 def sizes_of(data: ChoiceData) -> Sizes:
     """The sizes that a model needs for these data."""
-    return Sizes(num_llms=data.num_llms, dim=data.dim)
-
-
-def utilities(model: PreferenceModel, params: Any, context: Array) -> Array:
-    """Utilities ``[..., llm]`` of contexts ``[..., dim]``."""
-    flat = jax.vmap(model.utility, in_axes=(None, 0))(
-        params, context.reshape(-1, context.shape[-1])
+    return Sizes(
+        num_llms=data.num_llms,
+        dim=data.dim,
+        num_attributes=0 if data.attributes is None else data.attributes.shape[-1],
+        num_users=data.num_users,
+        num_times=data.num_times,
     )
-    return flat.reshape(*context.shape[:-1], flat.shape[-1])
+
+
+def check_data(model: PreferenceModel, data: ChoiceData) -> None:
+    """Refuses data that the model cannot use, and data from which nothing can be learnt.
+
+    Raises:
+        InputError: says which column is missing, or which rows say what the model rules out.
+    """
+    who = model.name or "model"
+    missing = [name for name in model.needs if getattr(data, name) is None]
+    if missing:
+        have = [name for name in OPTIONAL if getattr(data, name) is not None]
+        raise InputError(
+            f"{who}: expected data with the column {missing[0]}, got "
+            f"{', '.join(have) or 'no optional columns'}; see cqbayes.choice_data"
+        )
+    live = data.weight > 0
+    if data.num_obs == 0 or not bool(live.any()):
+        raise InputError("data: expected at least one row of positive weight, got none")
+    silent = int(jnp.sum(live & (data.choice == SILENCE)))
+    if silent and not model.silence:
+        raise InputError(
+            f"{who}: expected choices of 0 (retry) or an LLM, got {silent} rows of silence (-1); "
+            "wrap the model in abandonment"
+        )
+
+
+def utilities(model: PreferenceModel, params: Any, situation: Situation) -> Array:
+    """Utilities ``[..., llm]`` of situations with any leading dimensions."""
+    batch = situation.context.shape[:-1]
+    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[len(batch) :]), situation)
+    found = jax.vmap(model.utility, in_axes=(None, 0))(params, flat)
+    return found.reshape(*batch, found.shape[-1])
+
+
+def outcomes(model: PreferenceModel, params: Any, rows: ChoiceData) -> Distribution:
+    """The distribution of every row's choice."""
+    utility = utilities(model, params, rows.situation)
+    return model.outcome(params, utility, rows.offered)
 
 
 def program(model: PreferenceModel) -> Callable[..., Array]:
@@ -90,14 +182,13 @@ def program(model: PreferenceModel) -> Callable[..., Array]:
         params = model.prior(sizes_of(data))
         live = data.weight > 0
         rows = data.cleared()
-        utility = utilities(model, params, rows.context)
         observed = None if predict else rows.choice
         # NumPyro refuses a scale of zero: such rows are masked, and their scale is set to one.
         with (
             numpyro.plate("obs", data.num_obs),
             handlers.scale(scale=jnp.where(live, rows.weight, 1)),
         ):
-            distribution = model.outcome(utility, rows.offered)
+            distribution = outcomes(model, params, rows)
             if not predict:
                 distribution = distribution.mask(live)
             return numpyro.sample("choice", distribution, obs=observed)
@@ -106,13 +197,26 @@ def program(model: PreferenceModel) -> Callable[..., Array]:
 
 
 class Layout(NamedTuple):
-    """How a model's sample sites lie in one unconstrained vector."""
+    """How a model's sample sites lie in one unconstrained vector.
+
+    Attributes:
+        size: length of the vector.
+        unravel: vector to unconstrained sites.
+        constrain: vector to sample sites.
+        reported: vector to sample sites and deterministic ones: what people look at.
+        to_params: sample sites to ``params``.
+        dims: names of the dimensions of all reported sites.
+    """
 
     size: int
     unravel: Callable[[Array], Sites]
     constrain: Callable[[Array], Sites]
+    reported: Callable[[Array], Sites]
     to_params: Callable[[Sites], Any]
     dims: dict[str, tuple[str, ...]]
+
+    def params(self, vector: Array) -> Any:
+        return self.to_params(self.constrain(vector))
 
 
 def layout(model: PreferenceModel, sizes: Sizes) -> Layout:
@@ -120,7 +224,7 @@ def layout(model: PreferenceModel, sizes: Sizes) -> Layout:
     return _layout(model, sizes, jnp.result_type(float))
 
 
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=256)
 def _layout(model: PreferenceModel, sizes: Sizes, precision: jnp.dtype) -> Layout:
     with jax.ensure_compile_time_eval():
         trace = handlers.trace(handlers.seed(model.prior, jax.random.key(0))).get_trace(sizes)
@@ -129,6 +233,7 @@ def _layout(model: PreferenceModel, sizes: Sizes, precision: jnp.dtype) -> Layou
         for name, site in trace.items()
         if site["type"] == "sample" and not site["is_observed"]
     }
+    derived = [name for name, site in trace.items() if site["type"] == "deterministic"]
     bijections = {name: biject_to(site["fn"].support) for name, site in sites.items()}
     example = {
         name: jnp.zeros(bijections[name].inverse_shape(jnp.shape(site["value"])), precision)
@@ -142,25 +247,95 @@ def _layout(model: PreferenceModel, sizes: Sizes, precision: jnp.dtype) -> Layou
     def to_params(values: Sites) -> Any:
         return handlers.substitute(model.prior, data=values)(sizes)
 
-    return Layout(flat.size, unravel, constrain, to_params, {n: _dims(s) for n, s in sites.items()})
+    def reported(vector: Array) -> Sites:
+        values = constrain(vector)
+        if derived:
+            run = handlers.trace(handlers.substitute(model.prior, data=values))
+            trace = run.get_trace(sizes)
+            values |= {name: trace[name]["value"] for name in derived}
+        return values
+
+    named = dict(model.dims)
+    dims = {name: named.get(name) or _plates(trace[name]) for name in [*sites, *derived]}
+    for name, found in dims.items():
+        shape = jnp.shape(trace[name]["value"])
+        if len(found) != len(shape):
+            raise InputError(
+                f"{model.name or 'model'}: expected names for {len(shape)} dimensions of site "
+                f"{name}, got {found}; give the model dims"
+            )
+    return Layout(flat.size, unravel, constrain, reported, to_params, dims)
 
 
-def _dims(site: dict[str, Any]) -> tuple[str, ...]:
-    plates = sorted(site["cond_indep_stack"], key=lambda frame: frame.dim)
-    events = tuple(f"{site['name']}_dim_{i}" for i in range(site["fn"].event_dim))
-    return (*(frame.name for frame in plates), *events)
+def _plates(site: dict[str, Any]) -> tuple[str, ...]:
+    plates = sorted(site.get("cond_indep_stack", []), key=lambda frame: frame.dim)
+    rank = jnp.ndim(site["value"]) - len(plates)
+    return (*(frame.name for frame in plates), *(f"{site['name']}_dim_{i}" for i in range(rank)))
+
+
+def log_prior(model: PreferenceModel, sizes: Sizes) -> Callable[[Array], Array]:
+    """Log prior density of the unconstrained vector, with the Jacobian of its transforms."""
+    form = layout(model, sizes)
+
+    def density(vector: Array) -> Array:
+        return jnp.negative(potential_energy(model.prior, (sizes,), {}, form.unravel(vector)))
+
+    return density
+
+
+def log_likelihoods(model: PreferenceModel, params: Any, data: ChoiceData) -> Float[Array, " obs"]:
+    """Log-likelihood of every row, times its weight."""
+    rows = data.cleared()
+    each = outcomes(model, params, rows).log_prob(rows.choice)
+    return jnp.where(rows.weight > 0, rows.weight * each, 0)
+
+
+def fast(model: PreferenceModel) -> bool:
+    """Whether the likelihood for linear utilities applies."""
+    return model.linear is not None and model.outcome is mnl
+
+
+class LinearTarget(NamedTuple):
+    """The posterior of a model with linear utilities, in parts.
+
+    ``log p(v | data) = log_prior(v) + linear_log_likelihood(weights(v), rows)`` up to a constant.
+    """
+
+    log_prior: Callable[[Array], Array]
+    weights: Callable[[Array], Array]
+    rows: LinearRows
+
+    def density(self, vector: Array) -> Array:
+        return self.log_prior(vector) + linear_log_likelihood(self.weights(vector), self.rows)
+
+    def anchored(self, vector: Array) -> "LinearTarget":
+        """The same less a constant, with differences from ``vector`` to full precision."""
+        return self._replace(rows=anchored(self.rows, self.weights(vector)))
+
+
+def linear_target(model: PreferenceModel, data: ChoiceData) -> LinearTarget:
+    """The parts of the posterior, for a model that :func:`fast` says yes to."""
+    assert model.linear is not None
+    linear, form = model.linear, layout(model, sizes_of(data))
+    return LinearTarget(
+        log_prior=log_prior(model, sizes_of(data)),
+        weights=lambda vector: linear.weights(form.params(vector)),
+        rows=linear_rows(linear.features, data),
+    )
 
 
 def log_posterior(model: PreferenceModel, data: ChoiceData) -> Callable[[Array], Array]:
     """Unnormalised log-posterior density of the unconstrained vector ``[parameter]``.
 
     Includes the log-Jacobian of the constraining transforms, so that it is the density that HMC
-    and Laplace need.
+    and Laplace need. Where utilities are linear its gradient is written by hand and exists in
+    reverse mode only; ``model._replace(linear=None)`` gives the same by automatic differentiation.
     """
-    form = layout(model, sizes_of(data))
-    run = program(model)
+    if fast(model):
+        return linear_target(model, data).density
+    prior, form = log_prior(model, sizes_of(data)), layout(model, sizes_of(data))
 
     def density(vector: Array) -> Array:
-        return jnp.negative(potential_energy(run, (data,), {}, form.unravel(vector)))
+        return prior(vector) + jnp.sum(log_likelihoods(model, form.params(vector), data))
 
     return density

@@ -10,17 +10,16 @@
 The posterior is log-concave. Source: Bae, Son and Lee, arXiv 2602.02061; the priors are ours.
 """
 
-from functools import lru_cache
-
 import jax.numpy as jnp
 import numpyro
 from jaxtyping import Array, Float
 from numpyro.distributions import Normal
 
-from cqbayes.preference import DisjointLinear, PreferenceModel, Sizes
+from cqbayes.choice import Situation
+from cqbayes.preference import Linear, PreferenceModel, Sizes, preference_model
 
 
-@lru_cache(maxsize=64)  # the same settings give the same functions, hence one compilation
+@preference_model
 def disjoint_mnl(
     prior_sd: float = 1.0, intercept_sd: float = 1.5, intercept: bool = True
 ) -> PreferenceModel:
@@ -33,22 +32,21 @@ def disjoint_mnl(
 
     Example:
         >>> params = {"theta": jnp.ones((3, 2)), "intercept": jnp.ones(3)}
-        >>> disjoint_mnl(prior_sd=2.0).utility(params, jnp.array([1.0, 0.0])).tolist()
+        >>> disjoint_mnl(prior_sd=2.0).utility(params, Situation(jnp.array([1.0, 0.0]))).tolist()
         [2.0, 2.0, 2.0]
     """
 
     def prior(sizes: Sizes) -> dict[str, Array]:
         params = {}
-        if intercept:
-            with numpyro.plate("llm", sizes.num_llms, dim=-1):
+        with numpyro.plate("llm", sizes.num_llms):
+            if intercept:
                 params["intercept"] = numpyro.sample("intercept", Normal(0, intercept_sd))
-        llm = numpyro.plate("llm", sizes.num_llms, dim=-2)
-        with llm, numpyro.plate("feature", sizes.dim, dim=-1):
-            params["theta"] = numpyro.sample("theta", Normal(0, prior_sd))
+            slopes = Normal(0, prior_sd).expand([sizes.dim]).to_event(1)
+            params["theta"] = numpyro.sample("theta", slopes)
         return params
 
-    def utility(params: dict[str, Array], context: Float[Array, " dim"]) -> Float[Array, " llm"]:
-        slope = params["theta"] @ context
+    def utility(params: dict[str, Array], at: Situation) -> Float[Array, " llm"]:
+        slope = params["theta"] @ at.context
         return slope + params["intercept"] if intercept else slope
 
     def features(context: Float[Array, " dim"]) -> Float[Array, " feature"]:
@@ -57,12 +55,22 @@ def disjoint_mnl(
     def feature_sd(sizes: Sizes) -> Float[Array, " feature"]:
         return jnp.array([intercept_sd] * intercept + [prior_sd] * sizes.dim)
 
+    def weights(params: dict[str, Array]) -> Float[Array, "llm feature"]:
+        if intercept:
+            return jnp.concatenate([params["intercept"][:, None], params["theta"]], axis=1)
+        return params["theta"]
+
     def to_params(weights: Float[Array, "llm feature"]) -> dict[str, Array]:
         if intercept:
             return {"intercept": weights[:, 0], "theta": weights[:, 1:]}
         return {"theta": weights}
 
-    return PreferenceModel(prior, utility, linear=DisjointLinear(features, feature_sd, to_params))
+    return PreferenceModel(
+        prior,
+        utility,
+        linear=Linear(features, weights, feature_sd, to_params),
+        dims=(("theta", ("llm", "feature")),),
+    )
 
 
 MODEL = disjoint_mnl()

@@ -109,7 +109,7 @@ def test_models_are_finite_and_differentiable(name, choices):
             for e in np.eye(form.size, dtype=np.float32)[:4]
         ]
         np.testing.assert_allclose(gradient[:4], numeric, rtol=0.02, atol=0.02)
-    utility = model.utility(form.to_params(form.constrain(vector)), data.context[0])
+    utility = model.utility(form.params(vector), jax.tree.map(lambda x: x[0], data.situation))
     assert utility.shape == (data.num_llms,)
 
 

@@ -222,6 +222,7 @@ def _step(
         offered=offered[None],
         choice=choice[None],
         weight=busy.astype(served.context.dtype)[None],
+        attempt=(served.attempts + 1)[None],
     )
     next_state = QueueState(
         round=state.round + 1,

@@ -12,7 +12,7 @@ from jaxtyping import Array, Int, PRNGKeyArray
 from cqbayes.choice import ChoiceData
 from cqbayes.errors import InputError
 from cqbayes.posterior import Posterior
-from cqbayes.preference import PreferenceModel, sizes_of
+from cqbayes.preference import PreferenceModel, check_data, sizes_of
 
 
 class Status(IntEnum):
@@ -152,18 +152,12 @@ def infer(
             f"engine {engine}: expected settings among {', '.join(known) or 'none'}, "
             f"got {', '.join(unknown)}"
         )
-    check_rows(data)
+    check_data(model, data)
     if start is not None and (start.model, start.sizes) != (model, sizes_of(data)):
         raise InputError(
             f"start: expected a posterior of the same model at {sizes_of(data)}, got {start.sizes}"
         )
     return run_engine(chosen, key, model, data, start, settings)
-
-
-def check_rows(data: ChoiceData) -> None:
-    """Refuses data from which nothing can be learnt."""
-    if data.num_obs == 0 or not bool((data.weight > 0).any()):
-        raise InputError("data: expected at least one row of positive weight, got none")
 
 
 def run_engine(

@@ -29,7 +29,7 @@ from cqbayes.choice import ChoiceData, log_probabilities
 from cqbayes.errors import InputError
 from cqbayes.inference import Engine, InferenceInfo, Status
 from cqbayes.posterior import Posterior
-from cqbayes.preference import DisjointLinear, PreferenceModel, Sites, Sizes, sizes_of
+from cqbayes.preference import PreferenceModel, Sites, Sizes, fast, sizes_of
 
 NEWTON_STEPS = 4
 
@@ -60,8 +60,8 @@ class OnlineGaussian(Posterior):
         )
 
 
-def _linear(model: PreferenceModel) -> DisjointLinear:
-    if model.linear is None:
+def _linear(model: PreferenceModel) -> Any:
+    if model.linear is None or model.linear.prior_sd is None or not fast(model):
         raise InputError(
             "engine online: expected a disjoint linear model such as disjoint_mnl; "
             "use laplace or nuts for this one"

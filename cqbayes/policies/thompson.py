@@ -5,6 +5,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, PRNGKeyArray
 
 from cqbayes.belief import Belief, Believed
+from cqbayes.choice import Situation
 from cqbayes.policies import Action, Observation, Policy, Setup, best_pair
 from cqbayes.preference import utilities
 
@@ -29,7 +30,8 @@ def _select(
     slate_size: int, alpha: Array, key: PRNGKeyArray, state: Believed, seen: Observation
 ) -> Action:
     params = state.posterior.draw(key, alpha)
-    utility = utilities(state.posterior.model, params, seen.context)
+    situation = Situation(context=seen.context, attempt=seen.attempts + 1)
+    utility = utilities(state.posterior.model, params, situation)
     return best_pair(utility, seen.waiting, slate_size)
 
 
