@@ -30,11 +30,17 @@ def choices() -> Callable[..., tuple[ChoiceData, np.ndarray]]:
     """Simulated choices under random assortments, drawn by NumPy, and the true weights.
 
     Weights are ``[llm, 1 + dim]`` with the intercept first. Written apart from the package, so
-    that a wrong likelihood there is not repeated here.
+    that a wrong likelihood there is not repeated here. With ``full``, the data have the optional
+    columns too; choices do not depend on them.
     """
 
     def make(
-        seed: int, num_obs: int, num_llms: int = 4, dim: int = 3, slate_size: int = 3
+        seed: int,
+        num_obs: int,
+        num_llms: int = 4,
+        dim: int = 3,
+        slate_size: int = 3,
+        full: bool = False,
     ) -> tuple[ChoiceData, np.ndarray]:
         rng = np.random.default_rng(seed)
         weights = rng.normal(size=(num_llms, 1 + dim))
@@ -47,7 +53,13 @@ def choices() -> Callable[..., tuple[ChoiceData, np.ndarray]]:
         odds = np.concatenate([np.ones((num_obs, 1)), np.exp(utility) * offered], axis=1)
         ends = np.cumsum(odds / odds.sum(axis=1, keepdims=True), axis=1)
         choice = (rng.random((num_obs, 1)) > ends).sum(axis=1)
-        return choice_data(context, offered, choice), weights
+        optional = {
+            "attributes": rng.normal(size=(num_llms, 2)),
+            "user": rng.integers(0, 6, num_obs),
+            "attempt": rng.integers(1, 8, num_obs),
+            "time": np.arange(num_obs) * 3 // num_obs,
+        }
+        return choice_data(context, offered, choice, **(optional if full else {})), weights
 
     return make
 

@@ -9,13 +9,14 @@ import pytest
 from conftest import ROOT
 
 import cqbayes
+from cqbayes import catalogue
 
 README = (ROOT / "README.md").read_text()
 MODULES = [
     info.name
     for info in pkgutil.walk_packages(cqbayes.__path__, "cqbayes.")
     if not info.name.startswith("cqbayes.data")
-] + ["cqbayes.models.disjoint_mnl"]
+] + [f"cqbayes.models.{name}" for name in catalogue.names("models")]
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Inference engines, one file each, and one way to call them: :func:`infer`."""
 
+import inspect
 from collections.abc import Callable
 from enum import IntEnum
 from typing import Any, NamedTuple
@@ -135,8 +136,6 @@ def infer(
         >>> info.engine
         'laplace'
     """
-    import inspect
-
     from cqbayes.catalogue import load_engine
 
     if not isinstance(model, PreferenceModel) or not isinstance(data, ChoiceData):
@@ -145,7 +144,7 @@ def infer(
             f"got {type(model).__name__} and {type(data).__name__}"
         )
     chosen = load_engine(engine)
-    known = list(inspect.signature(chosen.fit).parameters)[4:]
+    known = [*_settings_of(chosen.fit), *_settings_of(chosen.check)]
     unknown = [name for name in settings if name not in known]
     if unknown:
         raise InputError(
@@ -168,9 +167,20 @@ def run_engine(
     start: Posterior | None = None,
     settings: dict[str, Any] | None = None,
 ) -> tuple[Posterior, InferenceInfo]:
-    """An engine's compiled ``fit``, then its ``check``."""
+    """An engine's compiled ``fit``, then its ``check``, each with its own settings."""
     fit_key, check_key = jax.random.split(key)
-    posterior, info = _fit(engine.fit, fit_key, model, data, start, settings or {})
+    settings = settings or {}
+    of_fit = {name: value for name, value in settings.items() if name in _settings_of(engine.fit)}
+    posterior, info = _fit(engine.fit, fit_key, model, data, start, of_fit)
     if engine.check is not None:
-        posterior, info = engine.check(check_key, posterior, info, model, data)
+        of_check = {n: v for n, v in settings.items() if n in _settings_of(engine.check)}
+        posterior, info = engine.check(check_key, posterior, info, model, data, **of_check)
     return posterior, info
+
+
+def _settings_of(function: Callable[..., Any] | None) -> list[str]:
+    """Keywords with a default, other than ``start``."""
+    if function is None:
+        return []
+    parameters = inspect.signature(function).parameters.values()
+    return [p.name for p in parameters if p.default is not p.empty and p.name != "start"]

@@ -7,6 +7,7 @@ proposal is a few leapfrogs of ``-log p(m + F w)`` with a jittered step, accepte
 that every gradient is one matrix product over all of them.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -17,11 +18,11 @@ from cqbayes.choice import ChoiceData
 from cqbayes.inference import Engine, InferenceInfo, Status, laplace
 from cqbayes.inference.nuts import check
 from cqbayes.posterior import Draws, Posterior
-from cqbayes.preference import PreferenceModel, log_posterior
+from cqbayes.preference import PreferenceModel
 
 STEP = 1.3
 JITTER = 0.2
-PATH = 2.0
+PATH = math.pi / 2
 
 
 class _Chain(NamedTuple):
@@ -36,7 +37,7 @@ def fit(
     data: ChoiceData,
     start: Posterior | None = None,
     num_chains: int = 8,
-    num_draws: int = 250,
+    num_draws: int = 500,
     num_leapfrogs: int | None = None,
     num_burn_in: int = 20,
 ) -> tuple[Draws, InferenceInfo]:
@@ -45,13 +46,13 @@ def fit(
     Args:
         key, model, data, start: as in every engine; ``start`` goes to the Laplace fit.
         num_chains, num_draws: how many, and how many kept of each.
-        num_leapfrogs: gradients a draw; where absent, as many as make a path of length 2. On a
-            standard normal a path of pi / 2 forgets its start, and one of pi only mirrors it.
+        num_leapfrogs: gradients a draw; where absent, as many as make a path of at least
+            pi / 2. On a standard normal that path forgets its start, and one of pi mirrors it.
         num_burn_in: draws of each chain that are thrown away: the Laplace fit is near the target,
             but is not it.
     """
     gaussian, found = laplace.fit(key, model, data, start)
-    density = log_posterior(model, data)
+    density = laplace.difference(model, data, gaussian.location)
 
     def whitened(position: Array) -> tuple[Array, Array]:
         return jax.value_and_grad(lambda w: density(gaussian.location + gaussian.factor @ w))(
@@ -60,7 +61,7 @@ def fit(
 
     size = gaussian.location.size
     longest = STEP * size**-0.25
-    leapfrogs = num_leapfrogs or max(1, round(PATH / longest))
+    leapfrogs = num_leapfrogs or math.ceil(PATH / longest)
 
     def propose(chain: _Chain, key: PRNGKeyArray) -> tuple[_Chain, Array, Array]:
         momentum_key, step_key, accept_key = jax.random.split(key, 3)

@@ -4,13 +4,16 @@
 
     m = argmax log p(v | data),   H = -d^2 log p / dv^2 at m,   q = Normal(m, H^-1)
 
-``fit`` gives ``q``. ``check`` draws from ``q``, weighs the draws by ``p / q`` with Pareto-smoothed
+``fit`` gives ``q``. A curvature is kept for as long as steps with it make progress, since a
+gradient costs far less; with many rows the first curvature, and a place to start from, come from a
+part of the rows. ``check`` draws from ``q``, weighs the draws by ``p / q`` with Pareto-smoothed
 importance sampling (Vehtari et al. 2024, through ArviZ) and resamples them. What
 :func:`cqbayes.infer` returns are then approximately draws of the exact posterior, repeated ones
 among them: ``info.stats["ess"]`` says how many weighted draws they are worth. Where k-hat is 0.7 or
 more, or too few effective draws are left, it returns ``q`` and says so.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import equinox as eqx
@@ -22,20 +25,136 @@ from jaxtyping import Array, PRNGKeyArray
 
 from cqbayes.choice import ChoiceData
 from cqbayes.inference import Engine, InferenceInfo, Status
+from cqbayes.likelihood import information, linear_log_likelihood
 from cqbayes.posterior import Draws, Gaussian, Posterior
-from cqbayes.preference import PreferenceModel, layout, log_posterior, sizes_of
+from cqbayes.preference import (
+    PreferenceModel,
+    fast,
+    layout,
+    linear_target,
+    log_posterior,
+    sizes_of,
+)
 
 NUM_DRAWS = 2_000
 KHAT_LIMIT = 0.7  # from it on importance weights are not to be trusted, however many the draws
 LEAST_ESS = 400
+PART = 20_000  # rows that a first curvature is taken from, and at least so many per parameter:
+PART_PER_PARAMETER = 20
+PROGRESS = 0.1  # a step that leaves more than this of the last decrement calls for a new curvature
+
+
+class Surface(NamedTuple):
+    """A log-density with its derivatives, as functions of the unconstrained vector."""
+
+    value_and_slope: Callable[[Array], tuple[Array, Array]]
+    curvature: Callable[[Array], Array]
+
+
+def surface(model: PreferenceModel, data: ChoiceData) -> Surface:
+    """The log-posterior's. Where utilities are linear its curvature is, with ``W(v)`` the weights,
+
+    ``J^T I(W) J - d^2 (log_prior(v) + <s, W(v)>) / dv^2``, ``J = dW / dv``, ``s`` the slope at W.
+    """
+    if not fast(model):
+        density = log_posterior(model, data)
+        return Surface(jax.value_and_grad(density), lambda v: -jax.hessian(density)(v))
+    target = linear_target(model, data)
+
+    def curvature(vector: Array) -> Array:
+        weights = target.weights(vector)
+        slope = jax.grad(linear_log_likelihood)(weights, target.rows)
+        jacobian = jax.jacfwd(target.weights)(vector).reshape(weights.size, vector.size)
+        inner = information(weights, target.rows).reshape(weights.size, weights.size)
+
+        def bend(v: Array) -> Array:
+            return target.log_prior(v) + jnp.vdot(slope, target.weights(v))
+
+        return jacobian.T @ inner @ jacobian - jax.hessian(bend)(vector)
+
+    return Surface(jax.value_and_grad(target.density), curvature)
 
 
 class _Newton(NamedTuple):
     vector: Array
     value: Array
+    slope: Array
+    curvature: Array
+    fresh: Array  # whether the curvature is that at the vector
     damping: Array
-    decrement: Array
+    decrement: Array  # of the last step that climbed
+    converged: Array
     iteration: Array
+    curvatures: Array
+
+
+def _climb(at: Surface, begin: Array, curvature: Array, max_iterations: int) -> _Newton:
+    """Damped Newton from ``begin``, with ``curvature`` until it makes no progress any more.
+
+    A curvature of NaN is none.
+
+    Each step solves ``(H + damping I) step = slope``. A step that does not raise the density is
+    taken back and the damping raised, so every accepted step climbs.
+    """
+    tolerance = 100 * jnp.finfo(begin.dtype).eps
+    identity = jnp.eye(begin.size, dtype=begin.dtype)
+
+    def solve(curvature: Array, damping: Array, slope: Array) -> tuple[Array, Array]:
+        lower = jnp.linalg.cholesky(curvature + damping * identity)
+        step = cho_solve((lower, True), slope)
+        return step, slope @ step  # the decrement: twice the climb that the step promises
+
+    def unfinished(state: _Newton) -> Array:
+        return (state.iteration < max_iterations) & ~state.converged
+
+    def iterate(state: _Newton) -> _Newton:
+        step, decrement = solve(state.curvature, state.damping, state.slope)
+        # A decrement of NaN, from a curvature that is not that of a peak, is no progress either.
+        stale = ~state.fresh & ~(decrement < PROGRESS * state.decrement)
+
+        def renew(_: None) -> tuple[Array, Array, Array]:
+            curvature = at.curvature(state.vector)
+            return curvature, *solve(curvature, state.damping, state.slope)
+
+        curvature, step, decrement = jax.lax.cond(
+            stale, renew, lambda _: (state.curvature, step, decrement), None
+        )
+        candidate = state.vector + step
+        value, slope = at.value_and_slope(candidate)
+        # Near the mode rounding hides the climb: a step that promises less is as good as none.
+        noise = 10 * jnp.finfo(value.dtype).eps * jnp.abs(state.value)
+        climbs = jnp.isfinite(value) & (value >= state.value - noise)
+        return _Newton(
+            vector=jnp.where(climbs, candidate, state.vector),
+            value=jnp.where(climbs, value, state.value),
+            slope=jnp.where(climbs, slope, state.slope),
+            curvature=curvature,
+            damping=jnp.where(climbs, state.damping / 10, jnp.maximum(state.damping, 1e-2) * 10),
+            fresh=(state.fresh | stale) & ~climbs,
+            # After a step that failed an old curvature gets no second chance.
+            decrement=jnp.where(climbs, decrement, 0),
+            # A short step is no sign of the mode where damping made it short.
+            converged=climbs & (state.damping < 1e-3) & (decrement <= tolerance),
+            iteration=state.iteration + 1,
+            curvatures=state.curvatures + stale,
+        )
+
+    zero = jnp.zeros((), begin.dtype)
+    no, none = jnp.array(False), jnp.array(0)
+    value, slope = at.value_and_slope(begin)
+    first = _Newton(begin, value, slope, curvature, no, zero, zero + jnp.inf, no, none, none)
+    return jax.lax.while_loop(unfinished, iterate, first)
+
+
+def _part(data: ChoiceData, size: int) -> ChoiceData | None:
+    """Evenly spread rows that weigh as much as all, or None where the data are not many."""
+    stride = data.num_obs // max(PART, PART_PER_PARAMETER * size)
+    if stride < 4:
+        return None
+    part = jax.tree.map(lambda column: column[::stride], data)
+    total = jnp.sum(part.weight)
+    scale = jnp.where(total > 0, jnp.sum(data.weight) / jnp.where(total > 0, total, 1), 1)
+    return eqx.tree_at(lambda d: d.weight, part, part.weight * scale)
 
 
 def fit(
@@ -47,67 +166,74 @@ def fit(
 ) -> tuple[Gaussian, InferenceInfo]:
     """The Gaussian at the mode.
 
-    Each step solves ``(H + damping I) step = gradient``. A step that does not raise the density
-    is taken back and the damping raised, so every accepted step climbs.
+    Args:
+        key, model, data, start: as in every engine.
+        max_iterations: most Newton steps.
     """
     sizes = sizes_of(data)
-    density = log_posterior(model, data)
-    gradient, hessian = jax.grad(density), jax.hessian(density)
-    begin = start.location if isinstance(start, Gaussian) else jnp.zeros(layout(model, sizes).size)
-    tolerance = 100 * jnp.finfo(begin.dtype).eps
-    identity = jnp.eye(begin.size, dtype=begin.dtype)
-
-    def unfinished(state: _Newton) -> Array:
-        return (state.iteration < max_iterations) & (state.decrement > tolerance)
-
-    def iterate(state: _Newton) -> _Newton:
-        slope, curvature = gradient(state.vector), -hessian(state.vector)
-        lower = jnp.linalg.cholesky(curvature + state.damping * identity)
-        step = cho_solve((lower, True), slope)
-        candidate = state.vector + step
-        value = density(candidate)
-        decrement = slope @ step  # twice the climb that the quadratic model promises
-        # Near the mode rounding hides the climb: a step that promises less is as good as none.
-        noise = 10 * jnp.finfo(value.dtype).eps * jnp.abs(state.value)
-        climbs = jnp.isfinite(value) & (value >= state.value - noise)
-        return _Newton(
-            vector=jnp.where(climbs, candidate, state.vector),
-            value=jnp.where(climbs, value, state.value),
-            damping=jnp.where(climbs, state.damping / 10, jnp.maximum(state.damping, 1e-2) * 10),
-            # A short step is no sign of the mode where damping made it short.
-            decrement=jnp.where(climbs & (state.damping < 1e-3), decrement, jnp.inf),
-            iteration=state.iteration + 1,
-        )
-
-    zero = jnp.zeros((), begin.dtype)
-    first = _Newton(begin, density(begin), zero, zero + jnp.inf, jnp.array(0))
-    last = jax.lax.while_loop(unfinished, iterate, first)
-    curvature = -hessian(last.vector)
+    size = layout(model, sizes).size
+    at = surface(model, data)
+    begin = start.location if isinstance(start, Gaussian) else jnp.zeros(size)
+    unknown = jnp.full((size, size), jnp.nan)
+    part = _part(data, size)
+    if part is None:
+        last = _climb(at, begin, unknown, max_iterations)
+    else:
+        near = surface(model, part)
+        rough = _climb(near, begin, unknown, max_iterations)
+        begin = jnp.where(jnp.isfinite(rough.vector), rough.vector, begin)
+        last = _climb(at, begin, rough.curvature, max_iterations)
+    curvature = at.curvature(last.vector)
     lower = jnp.linalg.cholesky(curvature)
     peaked = jnp.isfinite(lower).all()
     # A finite stand-in keeps NaN out of whatever is computed before the status is looked at.
+    identity = jnp.eye(size)
     lower = jnp.where(peaked, lower, identity)
     factor = solve_triangular(lower, identity, lower=True, trans="T")
     status = jnp.select(
-        [~jnp.isfinite(last.value), ~peaked, last.decrement > tolerance],
+        [~jnp.isfinite(last.value), ~peaked, ~last.converged],
         [Status.NOT_FINITE, Status.NOT_POSITIVE_DEFINITE, Status.NOT_CONVERGED],
         Status.OK,
     )
-    stats = {"iterations": last.iteration, "decrement": last.decrement, "log_density": last.value}
+    stats = {
+        "iterations": last.iteration,
+        "curvatures": last.curvatures + 1,
+        "decrement": last.decrement,
+        "log_density": last.value,
+    }
     gaussian = Gaussian(location=last.vector, factor=factor, model=model, sizes=sizes)
     return gaussian, InferenceInfo("laplace", status, stats)
+
+
+def difference(model: PreferenceModel, data: ChoiceData, vector: Array) -> Callable[[Array], Array]:
+    """Log-posterior density up to a constant; where it can be, the constant is that at ``vector``.
+
+    Sums over many rows are large and only their differences matter: where utilities are linear
+    they are taken row by row.
+    """
+    if fast(model):
+        return linear_target(model, data).anchored(vector).density
+    return log_posterior(model, data)
 
 
 @eqx.filter_jit
 def _log_ratios(noise: Array, gaussian: Gaussian, data: ChoiceData) -> Array:
     """Log importance ratios ``log p / q`` of draws ``location + factor noise``, ``[draw]``."""
-    density = log_posterior(gaussian.model, data)
+    density = difference(gaussian.model, data, gaussian.location)
     vectors = gaussian.location + noise @ gaussian.factor.T
     # A few draws at a time: all at once would hold draws x rows in memory.
     return jax.lax.map(density, vectors, batch_size=16) + 0.5 * jnp.sum(noise**2, axis=-1)
 
 
-def _pareto_smoothed(log_ratio: np.ndarray) -> tuple[np.ndarray, float]:
+def log_ratios(noise: Array, gaussian: Gaussian, data: ChoiceData) -> np.ndarray:
+    """The same on the host: in double precision where differences are not taken row by row."""
+    if fast(gaussian.model):
+        return np.asarray(_log_ratios(noise, gaussian, data), np.float64)
+    with jax.enable_x64(True):
+        return np.asarray(_log_ratios(*jax.tree.map(_doubled, (noise, gaussian, data))))
+
+
+def pareto_smoothed(log_ratio: np.ndarray) -> tuple[np.ndarray, float]:
     """Normalised weights and k-hat; k-hat is infinite where the ratios cannot be smoothed."""
     from arviz_stats.base import array_stats
 
@@ -130,25 +256,29 @@ def check(
     info: InferenceInfo,
     model: PreferenceModel,
     data: ChoiceData,
+    num_draws: int = NUM_DRAWS,
+    least_ess: float = LEAST_ESS,
 ) -> tuple[Posterior, InferenceInfo]:
-    """Pareto-smoothed importance resampling of the Gaussian, with its k-hat."""
+    """Pareto-smoothed importance resampling of the Gaussian, with its k-hat.
+
+    Args:
+        key, posterior, info, model, data: as in every engine.
+        num_draws: draws of the Gaussian, and as many resampled.
+        least_ess: effective draws that there must be.
+    """
     if not info.ok:
         return posterior, info
     draw_key, offset_key, shuffle_key = jax.random.split(key, 3)
-    noise = jax.random.normal(draw_key, (NUM_DRAWS, posterior.location.size))
-    # In double precision: a density over many rows is large, and only its differences matter.
-    with jax.enable_x64(True):
-        double = jax.tree.map(_doubled, (noise, posterior, data))
-        log_ratio = np.asarray(_log_ratios(*double))
-    weight, khat = _pareto_smoothed(log_ratio)
+    noise = jax.random.normal(draw_key, (num_draws, posterior.location.size))
+    weight, khat = pareto_smoothed(log_ratios(noise, posterior, data))
     ess = 1 / np.sum(weight**2)
     stats = dict(info.stats, khat=jnp.asarray(khat), ess=jnp.asarray(ess))
-    if not (khat < KHAT_LIMIT and ess >= LEAST_ESS):
+    if not (khat < KHAT_LIMIT and ess >= least_ess):
         status = jnp.array(Status.POOR_APPROXIMATION)
         return posterior, InferenceInfo(info.engine, status, stats)
     # Systematic resampling: the lowest variance among the simple schemes.
-    points = (np.arange(NUM_DRAWS) + float(jax.random.uniform(offset_key))) / NUM_DRAWS
-    index = np.minimum(np.searchsorted(np.cumsum(weight), points), NUM_DRAWS - 1)
+    points = (np.arange(num_draws) + float(jax.random.uniform(offset_key))) / num_draws
+    index = np.minimum(np.searchsorted(np.cumsum(weight), points), num_draws - 1)
     # Shuffled, so that order carries no meaning and chains could be cut from it.
     index = jax.random.permutation(shuffle_key, jnp.asarray(index))
     vectors = posterior.location + noise[index] @ posterior.factor.T
@@ -157,7 +287,7 @@ def check(
         model=model,
         sizes=posterior.sizes,
         # Errors of the weights and, at worst, of multinomial resampling add up.
-        effective=jnp.asarray(1 / (1 / ess + 1 / NUM_DRAWS)),
+        effective=jnp.asarray(1 / (1 / ess + 1 / num_draws)),
     )
     return draws, InferenceInfo(info.engine, info.status, stats)
 

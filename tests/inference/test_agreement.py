@@ -192,14 +192,14 @@ def test_draws_do_not_collapse_where_densities_are_large(choices, disjoint_mnl):
 
 
 def test_ratios_that_cannot_be_smoothed():
-    from cqbayes.inference.laplace import _pareto_smoothed
+    from cqbayes.inference.laplace import pareto_smoothed
 
-    weight, khat = _pareto_smoothed(np.zeros(100))
+    weight, khat = pareto_smoothed(np.zeros(100))
     assert khat == 0
     np.testing.assert_allclose(weight, 0.01)
-    assert _pareto_smoothed(np.array([0.0, np.nan]))[1] == np.inf
+    assert pareto_smoothed(np.array([0.0, np.nan]))[1] == np.inf
     heavy = -1.5 * np.log(np.random.default_rng(0).random(5_000))  # Pareto tail of shape 1.5
-    assert _pareto_smoothed(heavy)[1] > 1
+    assert pareto_smoothed(heavy)[1] > 1
 
 
 def test_few_effective_draws_are_refused(choices, disjoint_mnl):
