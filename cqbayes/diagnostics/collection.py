@@ -1,0 +1,193 @@
+"""How the logs of a calibration come about: by a fixed design, or by a policy that learns."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.tree_util import Partial
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+from numpyro import handlers
+
+from cqbayes import belief
+from cqbayes.choice import ChoiceData, Situation, choice_data
+from cqbayes.environments import Population, Query
+from cqbayes.environments.queue import retrial_queue
+from cqbayes.environments.synthetic import linear
+from cqbayes.errors import InputError
+from cqbayes.policies.acqb import acqb
+from cqbayes.preference import (
+    PreferenceModel,
+    Sites,
+    Sizes,
+    check_data,
+    layout,
+    mnl,
+    program,
+    sizes_of,
+)
+from cqbayes.simulate import simulate
+
+
+class Collection(NamedTuple):
+    """How logs come about.
+
+    Attributes:
+        sizes: of all of them.
+        check: ``model -> None``, raises :class:`cqbayes.InputError` for models that it cannot take.
+        collect: ``(key, model, truths [replicate, ...]) -> ChoiceData [replicate, obs, ...]``.
+    """
+
+    sizes: Sizes
+    check: Callable[[PreferenceModel], None]
+    collect: Callable[[PRNGKeyArray, PreferenceModel, Sites], ChoiceData]
+
+
+def random_design(key: PRNGKeyArray, num_obs: int, sizes: Sizes, slate_size: int = 2) -> ChoiceData:
+    """Contexts on the unit sphere and assortments of 1 to ``slate_size`` LLMs, all at random.
+
+    With the optional columns that ``sizes`` has, and attempts. All choices are 0, to be drawn.
+
+    Example:
+        >>> import jax
+        >>> random_design(jax.random.key(0), 50, Sizes(num_llms=3, dim=2)).num_obs
+        50
+    """
+    keys = jax.random.split(key, 7)
+    context = jax.random.normal(keys[0], (num_obs, sizes.dim))
+    order = jnp.argsort(jax.random.uniform(keys[1], (num_obs, sizes.num_llms)), axis=-1)
+    shown = jax.random.randint(keys[2], (num_obs, 1), 1, slate_size + 1)
+    shape = (sizes.num_llms, sizes.num_attributes)
+
+    def levels(key: PRNGKeyArray, count: int) -> Array | None:
+        # Every level occurs, so that the data have the sizes that were asked for.
+        return jax.random.permutation(key, jnp.arange(num_obs) % count) if count else None
+
+    return choice_data(
+        context / jnp.linalg.norm(context, axis=-1, keepdims=True),
+        order < shown,
+        jnp.zeros(num_obs, int),
+        attributes=jax.random.normal(keys[3], shape) if sizes.num_attributes else None,
+        user=levels(keys[4], sizes.num_users),
+        attempt=jax.random.geometric(keys[5], 0.5, (num_obs,)),
+        time=levels(keys[6], sizes.num_times),
+    )
+
+
+def fixed(design: ChoiceData) -> Collection:
+    """Logs with the contexts, assortments and optional columns of ``design``, whatever is chosen.
+
+    Raises:
+        InputError: for weights other than 0 and 1, with which a likelihood is no distribution that
+            choices could be drawn from.
+    """
+    if not bool(jnp.isin(design.weight, jnp.array([0.0, 1.0])).all()):
+        raise InputError("design: expected weights of 0 and 1, got others")
+    blank = eqx.tree_at(lambda d: d.choice, design, jnp.zeros_like(design.choice))
+
+    return Collection(
+        sizes_of(design),
+        check=lambda model: check_data(model, blank),
+        collect=lambda key, model, truths: _choose(key, model, truths, blank),
+    )
+
+
+@eqx.filter_jit
+def _choose(
+    key: PRNGKeyArray, model: PreferenceModel, truths: Sites, design: ChoiceData
+) -> ChoiceData:
+    """Choices by the model's own NumPyro program."""
+
+    def one(key: PRNGKeyArray, truth: Sites) -> Int[Array, " obs"]:
+        run: Any = handlers.substitute(handlers.seed(program(model), key), data=truth)
+        return run(design, predict=True)
+
+    num = len(next(iter(truths.values())))
+    choice = jax.vmap(one)(jax.random.split(key, num), truths)
+    rows = jax.tree.map(lambda x: jnp.broadcast_to(x, (num, *x.shape)), design)
+    return eqx.tree_at(lambda d: d.choice, rows, choice)
+
+
+def adaptive(
+    sizes: Sizes,
+    rounds: int = 200,
+    slate_size: int = 2,
+    arrival_rate: float = 0.5,
+    attributes: Array | None = None,
+) -> Collection:
+    """Logs that ACQB makes in the retrial queue while it learns, from users with the true params.
+
+    What is served, and to whom, then depends on earlier choices. The posterior of such a log is
+    still the one that takes it for a fixed design, and still calibrated. The density of a log is
+
+    ``p(log | theta) = prod_t p(x_t, S_t | rows before t) p(y_t | x_t, S_t, theta)``
+
+    where ``theta`` enters the second factors only: the policy sees earlier rows, and else only
+    contexts and luck that do not depend on ``theta``. The first factors cancel in the posterior,
+    which is the likelihood principle (Berger and Wolpert 1988). Estimates without a prior, such
+    as averages, are biased by adaptive collection. The policy's own posterior, the online Gaussian
+    of ``disjoint_mnl``, need be neither exact nor of the right model.
+
+    Args:
+        sizes: of the logs.
+        rounds: of each queue. Rounds that serve nobody are rows of weight zero.
+        slate_size: most LLMs offered at once.
+        arrival_rate: probability of an arrival in a round.
+        attributes: of the LLMs ``[llm, attribute]``, for models that need them.
+    """
+    from cqbayes.catalogue import load_model
+
+    policy = acqb(belief.online(load_model("disjoint_mnl"), sizes), sizes.num_llms, slate_size)
+
+    def collect(key: PRNGKeyArray, model: PreferenceModel, truths: Sites) -> ChoiceData:
+        environments = eqx.filter_vmap(
+            lambda truth: retrial_queue(
+                _population(model, sizes, attributes, truth), arrival_rate, slate_size
+            )
+        )(truths)
+        num = len(next(iter(truths.values())))
+        trace = simulate(
+            key, policy, environments, rounds, num_seeds=num, record=True, env_per_seed=True
+        )
+        rows = jax.tree.map(jnp.asarray, trace.rows)
+        if attributes is None:
+            return rows
+        every = jnp.broadcast_to(attributes, (num, rounds, *attributes.shape))
+        return eqx.tree_at(lambda d: d.attributes, rows, every, is_leaf=lambda x: x is None)
+
+    return Collection(sizes, _check_collectable, collect)
+
+
+def _check_collectable(model: PreferenceModel) -> None:
+    """Refuses models of which the queue's users are none.
+
+    Where the log hides choices that the policy saw, how it was collected depends on what is
+    hidden, and the argument of :func:`adaptive` breaks down.
+    """
+    beyond = [name for name in model.needs if name != "attributes"]
+    if beyond:
+        raise InputError(
+            f"adaptive: expected a model of users who stay as they came, got one whose utility "
+            f"depends on {beyond[0]}"
+        )
+    if model.outcome is not mnl:
+        raise InputError(
+            "adaptive: expected a model of clean logs; the queue's policy sees every choice, and "
+            "this model hides some"
+        )
+
+
+def _population(
+    model: PreferenceModel, sizes: Sizes, attributes: Array | None, truth: Sites
+) -> Population:
+    params = layout(model, sizes).to_params(truth)
+    utility = Partial(_utility, model.utility, attributes, params)
+    contexts = linear(jnp.zeros((sizes.num_llms, sizes.dim)))
+    return contexts._replace(utility=utility)
+
+
+def _utility(
+    utility: Callable[..., Array], attributes: Array | None, params: Any, query: Query
+) -> Float[Array, " llm"]:
+    return utility(params, Situation(query.context, attributes))
