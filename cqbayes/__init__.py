@@ -20,12 +20,14 @@ _HOMES = {
     "load_engine": "catalogue",
     "load_model": "catalogue",
     "load_policy": "catalogue",
+    "load_posterior": "storage",
     "load_scores": "catalogue",
     "performance": "regret",
     "program": "preference",
     "read_choices": "logs",
     "regrets": "regret",
     "retrial_queue": "environments.queue",
+    "save_posterior": "storage",
     "sizes_of": "preference",
 }
 
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from cqbayes.policies import Setup
     from cqbayes.preference import Sizes, program, sizes_of
     from cqbayes.regret import growth_exponent, performance, regrets
+    from cqbayes.storage import load_posterior, save_posterior
 
 
 def __getattr__(name: str) -> Any:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from cqbayes.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cqbayes.environments.scores import ScoreTable
     from cqbayes.inference import Engine
     from cqbayes.policies import Policy, Setup
@@ -33,6 +35,11 @@ def load_model(name: str) -> "PreferenceModel":
         InputError: names the models that there are.
     """
     return _load("models", "model", name, "MODEL")
+
+
+def model_factory(name: str) -> "Callable[..., PreferenceModel]":
+    """The function of ``models/<name>.py`` that makes the model with given settings."""
+    return _load("models", "model", name, name)
 
 
 def load_engine(name: str) -> "Engine":

@@ -51,12 +51,12 @@ def fit(
 
     from cqbayes.catalogue import load_engine, load_model
     from cqbayes.diagnostics import summary
-    from cqbayes.files import writable_file, write_netcdf
+    from cqbayes.files import writable_file
     from cqbayes.inference import infer
     from cqbayes.logs import read_choices
     from cqbayes.preference import check_data
     from cqbayes.progress import bar
-    from cqbayes.provenance import provenance
+    from cqbayes.storage import save_posterior
 
     chosen = load_model(model)
     load_engine(engine)
@@ -66,9 +66,7 @@ def fit(
     with bar(f"fit: {engine}", total=1) as advance:
         posterior, info = infer(jax.random.key(seed), chosen, data, engine=engine)
         advance(1)
-    tree = posterior.to_arviz(llms=llms)
-    tree.attrs.update(provenance(model=model, engine=engine, seed=seed, status=int(info.status)))
-    write_netcdf(tree, out)
+    save_posterior(out, posterior, info, data=data, llms=llms, seed=seed)
     typer.echo(summary(posterior, llms).round(3).to_string())
     typer.echo(f"\n{info}\nposterior {out}")
     if not info.ok:

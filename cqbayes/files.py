@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -63,6 +64,25 @@ def replacing(path: str | Path) -> Iterator[Path]:
         raise InputError(f"{path}: could not be written: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: str | Path) -> Iterator[Path]:
+    """The same for a folder: what was there is moved aside until the new one is in its place."""
+    path = Path(path)
+    temporary, before = (path.with_name(f".{os.getpid()}.{kind}") for kind in ("new", "old"))
+    try:
+        yield temporary
+        if path.exists():
+            os.replace(path, before)
+        os.replace(temporary, path)
+    except OSError as error:
+        if before.exists() and not path.exists():
+            os.replace(before, path)
+        raise InputError(f"{path}: could not be written: {error.strerror or error}") from error
+    finally:
+        for folder in (temporary, before):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_netcdf(data: Any, path: str | Path) -> None:

@@ -6,10 +6,11 @@ With utilities ``u_ij = w_j . z_i`` and ``Z_i = 1 + sum_{m in S_i} exp(u_im)``::
     grad_j     = T_j - sum_i r_i P_ij z_i            P_ij = exp(u_ij) / Z_i for j in S_i, else 0
     info_jk    = sum_i r_i P_ij ([j = k] - P_ik) z_i z_i^T
 
-``T`` is computed once. Rows lie in chunks that fit the cache, with LLMs and features before rows
-(``[feature, lane]``), so that every product is a matrix product with long rows and every
-exponential runs along contiguous memory; under ``vmap`` several weights share one product. The
-gradient is written by hand, and comes out of the same pass as the value.
+``T`` is computed once, for each chunk of rows: so what is summed over chunks are residuals, small
+near the mode, and rounding stays small with them. Chunks fit the cache, with LLMs and features
+before rows (``[feature, lane]``), so that every product is a matrix product with long rows and
+every exponential runs along contiguous memory; under ``vmap`` several weights share one product.
+The gradient is written by hand, and comes out of the same pass as the value.
 
 Values over many rows are large and their differences small. Where an ``anchor`` is given, the
 value is ``log L(w) - log L(anchor)``, with the difference taken row by row before it is summed,
@@ -36,7 +37,7 @@ class LinearRows(eqx.Module):
     features: Float[Array, "chunk feature lane"]
     offered: Bool[Array, "chunk llm lane"]
     weight: Float[Array, "chunk lane"]
-    taken: Float[Array, "llm feature"]
+    taken: Float[Array, "chunk llm feature"]
     anchor: Float[Array, "llm feature"]
     anchor_partition: Float[Array, "chunk lane"]
 
@@ -68,17 +69,13 @@ def linear_rows(
     choice, weight = laid_out(rows.choice), laid_out(rows.weight)
     llm = jnp.arange(rows.num_llms)
     mine = jnp.where(choice[:, None] == llm[:, None] + 1, weight[:, None], 0)
-    taken, _ = jax.lax.scan(
-        lambda sum, chunk: (sum + chunk[0] @ chunk[1].T, None),
-        jnp.zeros((rows.num_llms, z.shape[1]), z.dtype),
-        (mine, z),
-    )
+    taken = jax.lax.map(lambda chunk: chunk[0] @ chunk[1].T, (mine, z))
     return LinearRows(
         features=z,
         offered=laid_out(rows.offered),
         weight=weight,
         taken=taken,
-        anchor=jnp.zeros_like(taken),
+        anchor=jnp.zeros_like(taken[0]),
         anchor_partition=jnp.zeros_like(weight),
     )
 
@@ -95,7 +92,7 @@ def anchored(rows: LinearRows, anchor: Float[Array, "llm feature"]) -> LinearRow
 
 def _chunks(rows: LinearRows) -> LinearRows:
     """What a scan over chunks runs over."""
-    return eqx.tree_at(lambda r: (r.taken, r.anchor), rows, (None, None))
+    return eqx.tree_at(lambda r: r.anchor, rows, None)
 
 
 @jax.custom_vjp
@@ -111,28 +108,33 @@ def linear_log_likelihood(
 
 
 def _value(weights: Array, rows: LinearRows) -> Array:
+    moved = weights - rows.anchor
+
     def add(sum: Array, chunk: LinearRows) -> tuple[Array, None]:
         at = normaliser(weights @ chunk.features, chunk.offered, axis=0)
-        return sum + _weighed(at, chunk), None
+        return sum + _gain(at, moved, chunk), None
 
-    total, _ = jax.lax.scan(add, jnp.zeros((), weights.dtype), _chunks(rows))
-    return jnp.vdot(weights - rows.anchor, rows.taken) - total
+    return jax.lax.scan(add, jnp.zeros((), weights.dtype), _chunks(rows))[0]
 
 
-def _weighed(at: Normaliser, chunk: LinearRows) -> Array:
-    return jnp.vdot(chunk.weight, at.log_partition - chunk.anchor_partition)
+def _gain(at: Normaliser, moved: Array, chunk: LinearRows) -> Array:
+    """A chunk's log-likelihood, less that of the anchor."""
+    normalised = jnp.vdot(chunk.weight, at.log_partition - chunk.anchor_partition)
+    return jnp.vdot(moved, chunk.taken) - normalised
 
 
 def _value_and_slope(weights: Array, rows: LinearRows) -> tuple[Array, tuple[Array, LinearRows]]:
+    moved = weights - rows.anchor
+
     def add(sums: tuple[Array, Array], chunk: LinearRows) -> tuple[tuple[Array, Array], None]:
         at = normaliser(weights @ chunk.features, chunk.offered, axis=0)
         share = at.odds * (chunk.weight / (1 + at.excess))
-        return (sums[0] + _weighed(at, chunk), sums[1] + share @ chunk.features.T), None
+        residual = chunk.taken - share @ chunk.features.T
+        return (sums[0] + _gain(at, moved, chunk), sums[1] + residual), None
 
     zero = (jnp.zeros((), weights.dtype), jnp.zeros_like(weights))
-    (total, expected), _ = jax.lax.scan(add, zero, _chunks(rows))
-    value = jnp.vdot(weights - rows.anchor, rows.taken) - total
-    return value, (rows.taken - expected, rows)
+    (value, slope), _ = jax.lax.scan(add, zero, _chunks(rows))
+    return value, (slope, rows)
 
 
 def _pull_back(saved: tuple[Array, LinearRows], cotangent: Array):

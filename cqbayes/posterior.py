@@ -33,20 +33,23 @@ class Posterior(eqx.Module):
         """Posterior mean as ``params`` (for a transformed site, of its unconstrained value)."""
 
     @abc.abstractmethod
-    def sites(self, key: PRNGKeyArray, num_draws: int) -> Sites:
-        """Draws of the sample sites, each ``[chain, draw, ...]``."""
+    def draws(self, key: PRNGKeyArray, num_draws: int) -> Float[Array, "chain draw parameter"]:
+        """Draws of the unconstrained vector; a posterior that is draws gives all it has."""
 
-    def to_arviz(
-        self,
-        *,
-        key: PRNGKeyArray | None = None,
-        num_draws: int = 1000,
-        llms: list[str] | None = None,
-    ) -> Any:
-        """An ArviZ ``DataTree`` with a ``posterior`` group and named coordinates."""
+    def report(self, vectors: Float[Array, "chain draw parameter"]) -> Sites:
+        """Unconstrained vectors as what people look at: all sites, ``[chain, draw, ...]`` each."""
+        form = layout(self.model, self.sizes)
+        return jax.vmap(jax.vmap(form.reported))(vectors)
+
+    def sites(self, key: PRNGKeyArray, num_draws: int) -> Sites:
+        """Draws of all sites, ``[chain, draw, ...]`` each."""
+        return self.report(self.draws(key, num_draws))
+
+    def to_arviz(self, **options: Any) -> Any:
+        """An ArviZ ``DataTree``; see :func:`cqbayes.diagnostics.to_datatree`."""
         from cqbayes.diagnostics import to_datatree
 
-        return to_datatree(self, key=key, num_draws=num_draws, llms=llms)
+        return to_datatree(self, **options)
 
 
 class Gaussian(Posterior):
@@ -71,11 +74,9 @@ class Gaussian(Posterior):
         form = layout(self.model, self.sizes)
         return form.params(self.location)
 
-    def sites(self, key: PRNGKeyArray, num_draws: int) -> Sites:
-        form = layout(self.model, self.sizes)
-        noise = jax.random.normal(key, (num_draws, self.location.size), self.location.dtype)
-        vectors = self.location + noise @ self.factor.T
-        return jax.tree.map(lambda x: x[None], jax.vmap(form.reported)(vectors))
+    def draws(self, key: PRNGKeyArray, num_draws: int) -> Float[Array, "chain draw parameter"]:
+        noise = jax.random.normal(key, (1, num_draws, self.location.size), self.location.dtype)
+        return self.location + noise @ self.factor.T
 
 
 class Draws(Posterior):
@@ -104,7 +105,5 @@ class Draws(Posterior):
         form = layout(self.model, self.sizes)
         return form.params(jnp.mean(self.vectors, axis=(0, 1)))
 
-    def sites(self, key: PRNGKeyArray | None = None, num_draws: int | None = None) -> Sites:
-        """All draws, whatever ``key`` and ``num_draws`` say."""
-        form = layout(self.model, self.sizes)
-        return jax.vmap(jax.vmap(form.reported))(self.vectors)
+    def draws(self, key: PRNGKeyArray, num_draws: int) -> Float[Array, "chain draw parameter"]:
+        return self.vectors

@@ -203,6 +203,7 @@ class Layout(NamedTuple):
         size: length of the vector.
         unravel: vector to unconstrained sites.
         constrain: vector to sample sites.
+        unconstrain: sample sites to vector; other names are ignored.
         reported: vector to sample sites and deterministic ones: what people look at.
         to_params: sample sites to ``params``.
         dims: names of the dimensions of all reported sites.
@@ -211,6 +212,7 @@ class Layout(NamedTuple):
     size: int
     unravel: Callable[[Array], Sites]
     constrain: Callable[[Array], Sites]
+    unconstrain: Callable[[Sites], Array]
     reported: Callable[[Array], Sites]
     to_params: Callable[[Sites], Any]
     dims: dict[str, tuple[str, ...]]
@@ -244,6 +246,9 @@ def _layout(model: PreferenceModel, sizes: Sizes, precision: jnp.dtype) -> Layou
     def constrain(vector: Array) -> Sites:
         return {name: bijections[name](value) for name, value in unravel(vector).items()}
 
+    def unconstrain(values: Sites) -> Array:
+        return ravel_pytree({n: bijections[n].inv(values[n]) for n in sites})[0]
+
     def to_params(values: Sites) -> Any:
         return handlers.substitute(model.prior, data=values)(sizes)
 
@@ -264,7 +269,7 @@ def _layout(model: PreferenceModel, sizes: Sizes, precision: jnp.dtype) -> Layou
                 f"{model.name or 'model'}: expected names for {len(shape)} dimensions of site "
                 f"{name}, got {found}; give the model dims"
             )
-    return Layout(flat.size, unravel, constrain, reported, to_params, dims)
+    return Layout(flat.size, unravel, constrain, unconstrain, reported, to_params, dims)
 
 
 def _plates(site: dict[str, Any]) -> tuple[str, ...]:
@@ -330,6 +335,7 @@ def log_posterior(model: PreferenceModel, data: ChoiceData) -> Callable[[Array],
     Includes the log-Jacobian of the constraining transforms, so that it is the density that HMC
     and Laplace need. Where utilities are linear its gradient is written by hand and exists in
     reverse mode only; ``model._replace(linear=None)`` gives the same by automatic differentiation.
+    The rows are laid out here, once: call this outside of what is compiled or repeated.
     """
     if fast(model):
         return linear_target(model, data).density

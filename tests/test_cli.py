@@ -117,7 +117,7 @@ def test_log_round_trip(log, choices):
     ("arguments", "message"),
     [
         (["fit", "absent.parquet"], "absent.parquet: expected a Parquet log, found no such file"),
-        (["fit", "LOG", "--model", "nope"], "model: expected one of disjoint_mnl"),
+        (["fit", "LOG", "--model", "nope"], "model: expected one of .*disjoint_mnl"),
         (
             ["fit", "LOG", "--engine", "nope"],
             "engine: expected one of auto, hmc, laplace, nuts, online",
@@ -162,7 +162,7 @@ def test_bad_input(arguments, message, log, tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"choice": [4, 0]}, "choice: expected 0 (retry) to 2, got 4 in row 0"),
+        ({"choice": [4, 0]}, "choice: expected 0 (retry) to 2, or -1 (silence), got 4 in row 0"),
         ({"choice": [2, 0]}, "choice: expected 0 (retry) or an LLM that was offered"),
         ({"context": [[0.1, float("nan")], [0.2, 0.3]]}, "context: expected finite numbers"),
         ({"context": [[0.1, 0.2], [0.3]]}, "expected lists of one length in column context"),

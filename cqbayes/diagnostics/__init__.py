@@ -7,46 +7,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import PRNGKeyArray
 
-from cqbayes.errors import InputError
+from cqbayes.diagnostics.datatree import to_datatree
 from cqbayes.posterior import Posterior
-from cqbayes.preference import layout
 
-
-def to_datatree(
-    posterior: Posterior,
-    *,
-    key: PRNGKeyArray | None = None,
-    num_draws: int = 1000,
-    llms: list[str] | None = None,
-) -> Any:
-    """The posterior as an ArviZ ``DataTree``.
-
-    Args:
-        posterior: any.
-        key: for posteriors that are not draws already; seed 0 where absent.
-        num_draws: likewise.
-        llms: names of the LLMs, for the coordinate ``llm``.
-
-    Raises:
-        InputError: if there are not as many names as LLMs.
-    """
-    import arviz_base
-
-    sizes = posterior.sizes
-    if llms is not None and not len(llms) == len(set(llms)) == sizes.num_llms:
-        raise InputError(f"llms: expected {sizes.num_llms} different names, got {len(llms)}")
-    sites = posterior.sites(jax.random.key(0) if key is None else key, num_draws)
-    coords = {
-        "llm": list(llms) if llms else [f"llm{j}" for j in range(sizes.num_llms)],
-        "feature": [f"x{k}" for k in range(sizes.dim)],
-    }
-    dims = {name: list(d) for name, d in layout(posterior.model, sizes).dims.items()}
-    used = {dim for d in dims.values() for dim in d}
-    return arviz_base.from_dict(
-        {"posterior": {name: np.asarray(value, np.float64) for name, value in sites.items()}},
-        coords={name: values for name, values in coords.items() if name in used},
-        dims=dims,
-    )
+__all__ = ["Agreement", "agreement", "summary", "to_datatree"]
 
 
 def summary(posterior: Posterior, llms: list[str] | None = None) -> pd.DataFrame:

@@ -35,7 +35,7 @@ _MEANINGS = {
     Status.OK: "nothing found wrong",
     Status.NOT_CONVERGED: "the optimiser stopped before it converged",
     Status.NOT_POSITIVE_DEFINITE: "the curvature at the mode is not that of a peak: use nuts",
-    Status.POOR_APPROXIMATION: "the posterior is not close to Gaussian (k-hat): use nuts",
+    Status.POOR_APPROXIMATION: "the Gaussian is too far from the posterior (k-hat): use nuts",
     Status.POOR_MIXING: "the chains disagree or diverged: run longer, or reparametrise the model",
     Status.NOT_FINITE: "the posterior density is not finite: check the data's scale",
 }
@@ -68,10 +68,14 @@ class InferenceInfo(eqx.Module):
         """The same, with the reason why this engine was chosen."""
         return InferenceInfo(self.engine, self.status, self.stats, reason)
 
+    @property
+    def scalars(self) -> dict[str, float]:
+        """The stats that are single numbers."""
+        return {name: float(v) for name, v in self.stats.items() if np.ndim(v) == 0}
+
     def __str__(self) -> str:
         chosen = f", chosen because {self.reason}" if self.reason else ""
-        scalars = {name: float(v) for name, v in self.stats.items() if np.ndim(v) == 0}
-        numbers = ", ".join(f"{name} {value:.4g}" for name, value in scalars.items())
+        numbers = ", ".join(f"{name} {value:.4g}" for name, value in self.scalars.items())
         found = f"{self.verdict.name.lower()} ({self.verdict.meaning}{chosen})"
         return f"{self.engine}: {found}; {numbers}"
 

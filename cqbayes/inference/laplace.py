@@ -41,6 +41,7 @@ KHAT_LIMIT = 0.7  # from it on importance weights are not to be trusted, however
 LEAST_ESS = 400
 PART = 20_000  # rows that a first curvature is taken from, and at least so many per parameter:
 PART_PER_PARAMETER = 20
+FLOOR = 1e-2  # a decrement below this, a tenth of a posterior sd at most, may be rounding
 PROGRESS = 0.1  # a step that leaves more than this of the last decrement calls for a new curvature
 
 
@@ -119,6 +120,8 @@ def _climb(at: Surface, begin: Array, curvature: Array, max_iterations: int) -> 
         curvature, step, decrement = jax.lax.cond(
             stale, renew, lambda _: (state.curvature, step, decrement), None
         )
+        # A new curvature that does not help either: what is left is rounding.
+        at_floor = stale & (decrement < FLOOR) & ~(decrement < PROGRESS * state.decrement)
         candidate = state.vector + step
         value, slope = at.value_and_slope(candidate)
         # Near the mode rounding hides the climb: a step that promises less is as good as none.
@@ -134,7 +137,7 @@ def _climb(at: Surface, begin: Array, curvature: Array, max_iterations: int) -> 
             # After a step that failed an old curvature gets no second chance.
             decrement=jnp.where(climbs, decrement, 0),
             # A short step is no sign of the mode where damping made it short.
-            converged=climbs & (state.damping < 1e-3) & (decrement <= tolerance),
+            converged=climbs & (state.damping < 1e-3) & ((decrement <= tolerance) | at_floor),
             iteration=state.iteration + 1,
             curvatures=state.curvatures + stale,
         )

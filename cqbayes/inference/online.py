@@ -29,7 +29,7 @@ from cqbayes.choice import ChoiceData, log_probabilities
 from cqbayes.errors import InputError
 from cqbayes.inference import Engine, InferenceInfo, Status
 from cqbayes.posterior import Posterior
-from cqbayes.preference import PreferenceModel, Sites, Sizes, fast, sizes_of
+from cqbayes.preference import PreferenceModel, Sizes, fast, sizes_of
 
 NEWTON_STEPS = 4
 
@@ -54,10 +54,8 @@ class OnlineGaussian(Posterior):
     def mean(self) -> Any:
         return _linear(self.model).to_params(self.location)
 
-    def sites(self, key: PRNGKeyArray, num_draws: int) -> Sites:
-        return jax.tree.map(
-            lambda x: x[None], jax.vmap(self.draw)(jax.random.split(key, num_draws))
-        )
+    def draws(self, key: PRNGKeyArray, num_draws: int) -> Float[Array, "chain draw parameter"]:
+        return jax.vmap(self.draw_vector)(jax.random.split(key, num_draws))[None]
 
 
 def _linear(model: PreferenceModel) -> Any:
@@ -132,7 +130,7 @@ def update_row(
     llm = _first(offered, slate_size or offered.size)
     shown = offered[llm] & (jnp.cumsum(jnp.ones_like(llm)) <= jnp.sum(offered))
     blocks = posterior.factor[llm]
-    phi = jnp.einsum("jkl,k->jl", blocks, z)
+    phi = jnp.sum(blocks * z[:, None], axis=1)  # an einsum would copy the blocks transposed
     variance = jnp.sum(phi**2, axis=-1)
     learns = (weight > 0) & (jnp.sum(offered) <= llm.size)
     shown = shown & learns & (variance > 0)

@@ -1,0 +1,259 @@
+"""A posterior and all that goes with it, as an ArviZ ``DataTree``."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+from numpyro import handlers
+
+from cqbayes.choice import OPTIONAL, ChoiceData
+from cqbayes.errors import InputError
+from cqbayes.inference import InferenceInfo
+from cqbayes.posterior import Posterior
+from cqbayes.preference import layout, log_likelihoods, log_posterior, outcomes, sizes_of
+
+GROUPS = (
+    "sample_stats",
+    "log_likelihood",
+    "log_prior",
+    "posterior_predictive",
+    "prior",
+    "prior_predictive",
+    "observed_data",
+    "constant_data",
+)
+POINTWISE = ("log_likelihood", "posterior_predictive", "prior_predictive")
+MOST_POINTWISE = 20_000_000  # numbers in a group that has one for every draw and row
+
+
+def to_datatree(
+    posterior: Posterior,
+    *,
+    key: PRNGKeyArray | None = None,
+    num_draws: int = 1000,
+    data: ChoiceData | None = None,
+    info: InferenceInfo | None = None,
+    llms: list[str] | None = None,
+    users: list[str] | None = None,
+    groups: Iterable[str] = GROUPS,
+) -> Any:
+    """The posterior as an ArviZ ``DataTree``.
+
+    The group ``posterior`` is always there. With ``data`` come ``sample_stats`` (the log-density
+    ``lp`` and, with ``info``, what the engine said of every draw), ``log_likelihood``,
+    ``log_prior``, ``posterior_predictive``, ``prior``, ``prior_predictive``, ``observed_data`` and
+    ``constant_data``. Where draws x rows are more than 20 million, groups that have a number for
+    each hold evenly spread draws only, and say so in their attributes.
+
+    Args:
+        posterior: any.
+        key: for what is drawn; seed 0 where absent.
+        num_draws: for posteriors that are not draws already, and of the prior.
+        data: the choices that it was fitted to, or others to be predicted.
+        info: what the engine said.
+        llms: names of the LLMs, for the coordinate ``llm``.
+        users: names of the users, for the coordinate ``user``.
+        groups: which of the optional groups to make.
+
+    Raises:
+        InputError: for names that do not fit, an unknown group, or data of other sizes.
+    """
+    import arviz_base
+
+    unknown = [name for name in groups if name not in GROUPS]
+    if unknown:
+        raise InputError(f"groups: expected some of {', '.join(GROUPS)}, got {unknown[0]}")
+    if data is not None and not _same_llms_and_features(posterior, data):
+        raise InputError(
+            f"data: expected choices with {posterior.sizes.num_llms} LLMs and "
+            f"{posterior.sizes.dim} context dimensions, got {data.num_llms} and {data.dim}"
+        )
+    key = jax.random.key(0) if key is None else key
+    keys: dict[str, Array] = dict(
+        zip(("draws", *GROUPS), jax.random.split(key, 1 + len(GROUPS)), strict=True)
+    )
+    vectors = posterior.draws(keys["draws"], num_draws)
+    found: dict[str, dict[str, Any]] = {"posterior": posterior.report(vectors)}
+    stats = {} if info is None else _per_draw(info, vectors.shape[:2])
+    if data is not None:
+        stats["lp"] = _log_density(posterior, vectors, data)
+    if "sample_stats" in groups:
+        found["sample_stats"] = stats
+    attributes = {}
+    if data is not None:
+        few = _thinned(vectors, data.num_obs)
+        if few.shape[1] < vectors.shape[1]:
+            attributes = {"draws_kept": few.shape[1], "draws_made": vectors.shape[1]}
+        makers = {
+            "log_likelihood": lambda key: {"choice": _pointwise(posterior, few, data)},
+            "posterior_predictive": lambda key: {"choice": _predicted(key, posterior, few, data)},
+            "prior": lambda key: posterior.report(_prior_draws(key, posterior, num_draws)),
+            "prior_predictive": lambda key: {
+                "choice": _predicted(
+                    key,
+                    posterior,
+                    _thinned(_prior_draws(keys["prior"], posterior, num_draws), data.num_obs),
+                    data,
+                )
+            },
+            "observed_data": lambda key: {"choice": data.choice},
+            "constant_data": lambda key: _constant(data),
+        }
+        found |= {name: make(keys[name]) for name, make in makers.items() if name in groups}
+    coords = coordinates(posterior, data, llms, users)
+    tree = arviz_base.from_dict(
+        {
+            group: {name: np.asarray(value) for name, value in variables.items()}
+            for group, variables in found.items()
+            if variables
+        },
+        coords=coords,
+        dims=_dims(posterior),
+        attrs=dict.fromkeys((name for name in POINTWISE if name in found), attributes),
+    )
+    if data is not None and "log_prior" in groups:
+        # Its variables are called like the sites, but have none of their dimensions.
+        densities = {name: np.asarray(v) for name, v in _log_prior(posterior, vectors).items()}
+        tree["log_prior"] = arviz_base.from_dict({"log_prior": densities})["log_prior"]
+    if info is not None:
+        tree.attrs.update(
+            engine=info.engine,
+            status=info.verdict.name.lower(),
+            reason=info.reason,
+            stats=json.dumps(info.scalars),
+        )
+    return tree
+
+
+def coordinates(
+    posterior: Posterior,
+    data: ChoiceData | None = None,
+    llms: list[str] | None = None,
+    users: list[str] | None = None,
+) -> dict[str, Any]:
+    """Names along the dimensions that have any."""
+    sizes = posterior.sizes
+    coords = {
+        "llm": _names("llms", llms, sizes.num_llms, "llm"),
+        "feature": [f"x{k}" for k in range(sizes.dim)],
+        "attribute": [f"a{k}" for k in range(sizes.num_attributes)],
+        "user": _names("users", users, sizes.num_users, "user"),
+        "time": np.arange(sizes.num_times),
+        "obs": np.arange(0 if data is None else data.num_obs),
+    }
+    used = {dim for dims in _dims(posterior).values() for dim in dims}
+    if data is None:
+        used -= {dim for name in _OF_DATA for dim in _OF_DATA[name]}
+        used |= {dim for dims in layout(posterior.model, sizes).dims.values() for dim in dims}
+    return {name: values for name, values in coords.items() if name in used and len(values)}
+
+
+def _names(what: str, names: list[str] | None, count: int, prefix: str) -> list[str]:
+    if names is None:
+        return [f"{prefix}{i}" for i in range(count)]
+    if not len(names) == len(set(names)) == count:
+        raise InputError(f"{what}: expected {count} different names, got {len(names)}")
+    return [str(name) for name in names]
+
+
+_OF_DATA = {
+    "choice": ("obs",),
+    "context": ("obs", "feature"),
+    "offered": ("obs", "llm"),
+    "weight": ("obs",),
+    "attributes": ("obs", "llm", "attribute"),
+    "user_code": ("obs",),
+    "attempt": ("obs",),
+    "time_block": ("obs",),
+}
+
+
+def _dims(posterior: Posterior) -> dict[str, list[str]]:
+    sites = layout(posterior.model, posterior.sizes).dims
+    return {name: list(dims) for name, dims in (_OF_DATA | sites).items()}
+
+
+def _same_llms_and_features(posterior: Posterior, data: ChoiceData) -> bool:
+    return sizes_of(data)[:2] == posterior.sizes[:2]
+
+
+def _per_draw(info: InferenceInfo, shape: tuple[int, ...]) -> dict[str, Any]:
+    return {name: value for name, value in info.stats.items() if np.shape(value) == shape}
+
+
+def _thinned(vectors: Array, num_obs: int) -> Array:
+    chains, draws = vectors.shape[:2]
+    most = max(1, MOST_POINTWISE // (chains * num_obs))
+    return vectors[:, :: -(-draws // most)]
+
+
+@eqx.filter_jit
+def _log_density(posterior: Posterior, vectors: Array, data: ChoiceData) -> Array:
+    return _over_draws(log_posterior(posterior.model, data), vectors)
+
+
+def _over_draws(function: Any, *columns: Any) -> Any:
+    """``function`` of every draw, one at a time: rows are many."""
+    return jax.lax.map(lambda chain: jax.lax.map(lambda draw: function(*draw), chain), columns)
+
+
+@eqx.filter_jit
+def _pointwise(
+    posterior: Posterior, vectors: Array, data: ChoiceData
+) -> Float[Array, "chain draw obs"]:
+    form = layout(posterior.model, posterior.sizes)
+    return _over_draws(lambda v: log_likelihoods(posterior.model, form.params(v), data), vectors)
+
+
+@eqx.filter_jit
+def _predicted(
+    key: PRNGKeyArray, posterior: Posterior, vectors: Array, data: ChoiceData
+) -> Int[Array, "chain draw obs"]:
+    form = layout(posterior.model, posterior.sizes)
+    rows = data.cleared()
+
+    def predict(vector: Array, key: PRNGKeyArray) -> Array:
+        distribution = outcomes(posterior.model, form.params(vector), rows)
+        return jnp.asarray(distribution.sample(key))
+
+    return _over_draws(predict, vectors, jax.random.split(key, vectors.shape[:2]))  # pyright: ignore
+
+
+def _prior_draws(
+    key: PRNGKeyArray, posterior: Posterior, num_draws: int
+) -> Float[Array, "chain draw parameter"]:
+    form = layout(posterior.model, posterior.sizes)
+
+    def one(key: PRNGKeyArray) -> Array:
+        trace = handlers.trace(handlers.seed(posterior.model.prior, key))
+        sites = trace.get_trace(posterior.sizes)
+        return form.unconstrain({name: site["value"] for name, site in sites.items()})
+
+    return jax.vmap(one)(jax.random.split(key, num_draws))[None]
+
+
+@eqx.filter_jit
+def _log_prior(posterior: Posterior, vectors: Array) -> dict[str, Array]:
+    """Log prior density of every site, summed over its elements."""
+    form = layout(posterior.model, posterior.sizes)
+
+    def one(vector: Array) -> dict[str, Array]:
+        values = form.constrain(vector)
+        run = handlers.trace(handlers.substitute(posterior.model.prior, data=values))
+        sites = run.get_trace(posterior.sizes)
+        return {name: jnp.sum(sites[name]["fn"].log_prob(values[name])) for name in values}
+
+    return jax.vmap(jax.vmap(one))(vectors)
+
+
+def _constant(data: ChoiceData) -> dict[str, Any]:
+    # A variable may not be called like a coordinate.
+    renamed = {"user": "user_code", "time": "time_block"}
+    optional = {renamed.get(name, name): getattr(data, name) for name in OPTIONAL}
+    columns = {"context": data.context, "offered": data.offered, "weight": data.weight, **optional}
+    return {name: column for name, column in columns.items() if column is not None}

@@ -1,0 +1,264 @@
+"""Posteriors survive the disk exactly, and what was changed or is improper is refused."""
+
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import h5py
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cqbayes.models.disjoint_mnl import disjoint_mnl
+
+from cqbayes.catalogue import load_engine
+from cqbayes.diagnostics.datatree import GROUPS
+from cqbayes.errors import InputError
+from cqbayes.inference import InferenceInfo, Status, infer
+from cqbayes.inference.online import OnlineGaussian
+from cqbayes.posterior import Draws, Gaussian
+from cqbayes.preference import PreferenceModel
+from cqbayes.storage import checksum, load_posterior, save_posterior
+
+LLMS = ["small", "medium", "large", "xlarge"]
+
+
+@pytest.fixture(scope="module")
+def data(choices):
+    return choices(seed=0, num_obs=150)[0]
+
+
+@pytest.fixture(scope="module")
+def fits(data) -> dict[str, tuple[Any, InferenceInfo]]:
+    model, key = disjoint_mnl(prior_sd=0.8), jax.random.key(0)
+    gaussian, info = load_engine("laplace").fit(key, model, data)
+    return {
+        "Gaussian": (gaussian, info),
+        "Draws": infer(key, model, data, engine="laplace"),
+        "OnlineGaussian": infer(key, model, data, engine="online"),
+    }
+
+
+@pytest.fixture
+def stored(fits, data, tmp_path) -> Path:
+    save_posterior(tmp_path / "fit.nc", *fits["Gaussian"], data=data, llms=LLMS, num_draws=50)
+    return tmp_path / "fit.nc"
+
+
+@pytest.mark.parametrize("kind", ["Gaussian", "Draws", "OnlineGaussian"])
+@pytest.mark.parametrize("name", ["fit.nc", "fit.zarr"])
+def test_what_is_loaded_draws_as_what_was_saved(fits, data, tmp_path, kind, name):
+    posterior, info = fits[kind]
+    path = tmp_path / name
+    save_posterior(path, posterior, info, data=data, llms=LLMS, seed=7, num_draws=50)
+    save_posterior(path, posterior, info, data=data, llms=LLMS, seed=7, num_draws=50)  # again
+    found = load_posterior(path, llms=LLMS)
+    assert {Gaussian: "Gaussian", Draws: "Draws", OnlineGaussian: "OnlineGaussian"}[
+        type(found.posterior)
+    ] == kind
+    assert found.posterior.model == posterior.model, "the same settings give the same model"
+    assert found.posterior.sizes == posterior.sizes
+    assert found.info.verdict == info.verdict
+    assert found.info.scalars == pytest.approx(info.scalars)
+    for a, b in zip(
+        jax.tree.leaves(found.posterior.draw(jax.random.key(1))),
+        jax.tree.leaves(posterior.draw(jax.random.key(1))),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(a, b)
+    assert [p.name for p in tmp_path.iterdir()] == [name], "nothing is left beside it"
+
+
+def test_all_groups_are_there_with_named_coordinates(stored, data):
+    tree = load_posterior(stored).tree
+    assert {"posterior", *GROUPS} <= set(tree.children)
+    assert tree["posterior"]["theta"].dims == ("chain", "draw", "llm", "feature")
+    assert tree["posterior"]["llm"].values.tolist() == LLMS
+    assert tree["log_likelihood"]["choice"].dims == ("chain", "draw", "obs")
+    np.testing.assert_array_equal(tree["observed_data"]["choice"], data.choice)
+    np.testing.assert_array_equal(tree["constant_data"]["offered"], data.offered)
+    drawn = tree["posterior_predictive"]["choice"].values
+    taken = np.take_along_axis(
+        np.asarray(data.offered)[None, None], np.maximum(drawn, 1)[..., None] - 1, axis=-1
+    )[..., 0]
+    assert (taken | (drawn == 0)).all(), "only what was offered is taken"
+    versions = json.loads(tree.attrs["versions"])
+    assert {"cqbayes", "jax", "numpyro"} <= set(versions)
+    assert json.loads(tree.attrs["model"])["settings"]["prior_sd"] == 0.8
+
+
+def test_pointwise_likelihood_is_that_of_numpy(stored, data):
+    tree = load_posterior(stored).tree
+    post = tree["posterior"]
+    utility = np.einsum("sjk,ik->sij", post["theta"].values[0], np.asarray(data.context))
+    utility += post["intercept"].values[0][:, None]
+    odds = np.exp(utility) * np.asarray(data.offered)
+    outcomes = np.concatenate([np.ones_like(odds[..., :1]), odds], axis=-1)
+    outcomes /= outcomes.sum(axis=-1, keepdims=True)
+    expected = np.log(outcomes[:, np.arange(data.num_obs), np.asarray(data.choice)])
+    np.testing.assert_allclose(tree["log_likelihood"]["choice"].values[0], expected, atol=1e-4)
+    # Intercepts have prior N(0, 1.5), slopes N(0, 0.8); transforms have no Jacobian here.
+    prior = sum(
+        -0.5 * (post[name].values[0] / sd) ** 2 - np.log(sd * np.sqrt(2 * np.pi))
+        for name, sd in (("intercept", 1.5),)
+    ).sum(axis=-1)
+    theta = post["theta"].values[0] / 0.8
+    prior += (-0.5 * theta**2 - np.log(0.8 * np.sqrt(2 * np.pi))).sum(axis=(1, 2))
+    total = sum(tree["log_prior"][name].values[0] for name in ("intercept", "theta"))
+    np.testing.assert_allclose(total, prior, rtol=1e-4)
+    lp = tree["sample_stats"]["lp"].values[0]
+    np.testing.assert_allclose(lp, prior + expected.sum(axis=1), rtol=1e-4)
+
+
+def test_prior_group_is_the_prior(fits, data):
+    posterior, info = fits["Gaussian"]
+    tree = posterior.to_arviz(data=data, info=info, num_draws=4_000, groups=["prior"])
+    theta = tree["prior"]["theta"].values
+    assert theta.shape == (1, 4_000, 4, 3)
+    assert abs(theta.std() / 0.8 - 1) < 4 / np.sqrt(2 * theta.size)
+    assert abs(theta.mean()) < 4 * 0.8 / np.sqrt(theta.size)
+
+
+def test_arviz_takes_the_tree(stored):
+    import arviz_stats
+
+    tree = load_posterior(stored).tree
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # 50 draws are too few for a small k-hat
+        loo = arviz_stats.loo(tree)
+    assert -1.5 * 150 < loo.elpd < 0
+
+
+def test_many_rows_are_thinned_and_it_is_said(fits, data, monkeypatch):
+    monkeypatch.setattr("cqbayes.diagnostics.datatree.MOST_POINTWISE", 10 * data.num_obs)
+    posterior, info = fits["Draws"]
+    tree = posterior.to_arviz(data=data, info=info)
+    kept = tree["log_likelihood"].sizes["draw"]
+    assert kept <= 10
+    assert tree["log_likelihood"].attrs["draws_kept"] == kept
+    assert tree["log_likelihood"].attrs["draws_made"] == tree["posterior"].sizes["draw"]
+
+
+def _changed(path: Path, change: Callable[[h5py.File], None]) -> None:
+    with h5py.File(path, "r+") as file:
+        change(file)
+
+
+def _resigned(path: Path, change: Callable[[Any], None]) -> None:
+    """As a program would that writes what it believes: with the right checksum."""
+    from cqbayes.files import write_netcdf
+
+    tree = load_posterior(path).tree.copy(deep=True)
+    change(tree)
+    tree.attrs["checksum"] = checksum(tree)
+    write_netcdf(tree, path)
+
+
+def test_one_changed_number_is_noticed(stored):
+    for group, name in (("state", "location"), ("posterior", "theta"), ("observed_data", "choice")):
+        original = stored.read_bytes()
+
+        def change(file: h5py.File, at: str = f"{group}/{name}") -> None:
+            file[at][(0,) * file[at].ndim] += 1
+
+        _changed(stored, change)
+        with pytest.raises(InputError, match="checksum is off"):
+            load_posterior(stored)
+        stored.write_bytes(original)
+    load_posterior(stored)
+
+
+def test_a_changed_status_is_noticed(stored):
+    _changed(stored, lambda file: file.attrs.__setitem__("status", "poor_mixing"))
+    with pytest.raises(InputError, match="checksum is off"):
+        load_posterior(stored)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t["state"]["factor"].values.__imul__(0), "covariance that is positive definite"),
+        (lambda t: t["state"]["factor"].values[:, 0].fill(0), "covariance that is positive defin"),
+        (lambda t: t["state"]["location"].values.fill(np.nan), "finite numbers in location"),
+        (lambda t: t.attrs.update(kind="Draws"), "expected arrays for 16 parameters"),
+        (lambda t: t.attrs.update(sizes='{"num_llms": 4, "dim": 2}'), "expected arrays for 12"),
+        (lambda t: t.attrs.update(model='{"name": "nope", "settings": {}}'), "model: expected one"),
+        (lambda t: t.attrs.update(model='{"name": "os.system", "settings": {}}'), "model: expec"),
+        (
+            lambda t: t.attrs.update(model='{"name": "disjoint_mnl", "settings": {"wings": 2}}'),
+            "no such settings",
+        ),
+        (lambda t: t.attrs.update(format="another 3"), "expected a file of format"),
+        (lambda t: t.attrs.update(status="fine"), "expected all attributes"),
+    ],
+)
+def test_states_that_cannot_be_are_refused(stored, change, message):
+    _resigned(stored, change)
+    with pytest.raises(InputError, match=message) as caught:
+        load_posterior(stored)
+    assert "\n" not in str(caught.value)
+    assert str(stored) in str(caught.value)
+
+
+def test_another_model_or_other_llms_are_refused(stored):
+    with pytest.raises(InputError, match=r"expected the LLMs .*'a', 'b', 'c', 'd'.*got .*small"):
+        load_posterior(stored, llms=["a", "b", "c", "d"])
+    with pytest.raises(InputError, match="expected a posterior of"):
+        load_posterior(stored, model=disjoint_mnl(prior_sd=2.0))
+    load_posterior(stored, model=disjoint_mnl(prior_sd=0.8), llms=LLMS)
+
+
+def test_a_model_without_a_name_has_to_be_passed(fits, data, tmp_path):
+    model = disjoint_mnl(prior_sd=0.8)._replace(name="", settings=())
+    gaussian, info = fits["Gaussian"]
+    mine = eqx.tree_at(lambda p: p.location, gaussian, gaussian.location)
+    mine = Gaussian(mine.location, mine.factor, model, mine.sizes)
+    save_posterior(tmp_path / "mine.nc", mine, info)
+    with pytest.raises(InputError, match="pass model="):
+        load_posterior(tmp_path / "mine.nc")
+    assert isinstance(load_posterior(tmp_path / "mine.nc", model=model).posterior, Gaussian)
+    assert isinstance(model, PreferenceModel)
+
+
+def test_improper_posteriors_are_not_saved(fits, tmp_path):
+    gaussian, info = fits["Gaussian"]
+    flat = eqx.tree_at(lambda p: p.factor, gaussian, jnp.zeros_like(gaussian.factor))
+    with pytest.raises(InputError, match="positive definite"):
+        save_posterior(tmp_path / "flat.nc", flat, info)
+    broken = eqx.tree_at(lambda p: p.location, gaussian, gaussian.location * np.nan)
+    with pytest.raises(InputError, match="finite numbers"):
+        save_posterior(tmp_path / "broken.nc", broken, info)
+    assert not list(tmp_path.iterdir())
+
+
+def test_files_that_are_no_posteriors(tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        load_posterior(tmp_path / "nothing.nc")
+    (tmp_path / "text.nc").write_text("not a posterior")
+    with pytest.raises(InputError, match="in NetCDF or Zarr"):
+        load_posterior(tmp_path / "text.nc")
+    (tmp_path / "folder.zarr").mkdir()
+    with pytest.raises(InputError, match=r"in NetCDF or Zarr|expected a file of format"):
+        load_posterior(tmp_path / "folder.zarr")
+
+
+def test_cut_and_huge_files(stored, monkeypatch):
+    whole = stored.read_bytes()
+    stored.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError):
+        load_posterior(stored)
+    stored.write_bytes(whole)
+    monkeypatch.setattr("cqbayes.storage.MOST_BYTES", 1_000)
+    with pytest.raises(InputError, match="expected at most 1000 bytes"):
+        load_posterior(stored)
+
+
+def test_a_failed_fit_stays_a_failed_fit(data, tmp_path):
+    posterior, info = infer(
+        jax.random.key(0), disjoint_mnl(), data, engine="laplace", max_iterations=1
+    )
+    save_posterior(tmp_path / "fit.nc", posterior, info)
+    assert load_posterior(tmp_path / "fit.nc").info.verdict == Status.NOT_CONVERGED
