@@ -24,38 +24,16 @@ def disjoint_posterior(
     Newton, the Hessian and the likelihood are written out for this one model with NumPy arrays:
     no automatic differentiation and nothing of the package's own likelihood.
     """
-    x, offered, choice = (np.asarray(a) for a in (data.context, data.offered, data.choice))
-    z = np.concatenate([np.ones((len(x), 1)), x.astype(np.float64)], axis=1)
+    w, lower = _mode(data, intercept_sd, prior_sd)
+    z, offered, taken, precision = _plain(data, intercept_sd, prior_sd)
     num_llms, num_features = offered.shape[1], z.shape[1]
-    taken = np.arange(1, num_llms + 1) == choice[:, None]
-    precision = np.tile([intercept_sd**-2.0] + [prior_sd**-2.0] * x.shape[1], num_llms)
-
-    def shares(w):
-        odds = np.exp(z @ w.reshape(num_llms, -1).T) * offered
-        return odds / (1 + odds.sum(axis=1, keepdims=True)), odds
-
-    def hessian(w):
-        p, _ = shares(w)
-        blocks = np.einsum("nj,nk,na,nb->jakb", p, p, z, z)
-        for j in range(num_llms):
-            blocks[j, :, j, :] -= np.einsum("n,na,nb->ab", p[:, j], z, z)
-        size = num_llms * num_features
-        return -blocks.reshape(size, size) + np.diag(precision)
-
-    w = np.zeros(num_llms * num_features)
-    for _ in range(50):
-        gradient = ((taken - shares(w)[0]).T @ z).ravel() - precision * w
-        w = w + np.linalg.solve(hessian(w), gradient)
-    assert np.abs(gradient).max() < 1e-8
-
-    lower = np.linalg.cholesky(np.linalg.inv(hessian(w)))
     rng = np.random.default_rng(12345)
     noise = rng.standard_normal((num_draws, w.size))
     draws = w + noise @ lower.T
     log_weight = np.empty(num_draws)
     for i, draw in enumerate(draws):
-        _, odds = shares(draw)
-        chosen = np.where(choice > 0, (odds * taken).sum(axis=1), 1.0)
+        odds = np.exp(z @ draw.reshape(num_llms, -1).T) * offered
+        chosen = np.where(taken.any(axis=1), (odds * taken).sum(axis=1), 1.0)
         log_likelihood = np.sum(np.log(chosen) - np.log1p(odds.sum(axis=1)))
         log_weight[i] = log_likelihood - 0.5 * precision @ draw**2 + 0.5 * noise[i] @ noise[i]
     weight = np.exp(log_weight - log_weight.max())
@@ -66,6 +44,53 @@ def disjoint_posterior(
     return Reference(
         w.reshape(shape), mean.reshape(shape), sd.reshape(shape), 1 / (weight**2).sum()
     )
+
+
+def disjoint_draws(
+    data: ChoiceData, num_draws: int, intercept_sd: float = 1.5, prior_sd: float = 1.0
+) -> np.ndarray:
+    """Draws ``[draw, llm, 1 + dim]`` of the Gaussian at the mode, to compare richer models with."""
+    mode, lower = _mode(data, intercept_sd, prior_sd)
+    noise = np.random.default_rng(54321).standard_normal((num_draws, mode.size))
+    return (mode + noise @ lower.T).reshape(num_draws, data.num_llms, -1)
+
+
+def _plain(
+    data: ChoiceData, intercept_sd: float, prior_sd: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Features with a one first, assortments, what was taken ``[obs, llm]``, prior precisions."""
+    x, offered, choice = (np.asarray(a) for a in (data.context, data.offered, data.choice))
+    z = np.concatenate([np.ones((len(x), 1)), x.astype(np.float64)], axis=1)
+    taken = np.arange(1, offered.shape[1] + 1) == choice[:, None]
+    precision = np.tile([intercept_sd**-2.0] + [prior_sd**-2.0] * x.shape[1], offered.shape[1])
+    return z, offered, taken, precision
+
+
+def _mode(data: ChoiceData, intercept_sd: float, prior_sd: float) -> tuple[np.ndarray, np.ndarray]:
+    """The posterior mode by Newton, and the Cholesky factor of the inverse curvature there."""
+    z, offered, taken, precision = _plain(data, intercept_sd, prior_sd)
+    num_llms, num_features = offered.shape[1], z.shape[1]
+
+    def shares(w):
+        odds = np.exp(z @ w.reshape(num_llms, -1).T) * offered
+        return odds / (1 + odds.sum(axis=1, keepdims=True))
+
+    def hessian(w):
+        p = shares(w)
+        blocks = np.einsum("nj,nk,na,nb->jakb", p, p, z, z, optimize=True)
+        for j in range(num_llms):
+            blocks[j, :, j, :] -= np.einsum("n,na,nb->ab", p[:, j], z, z)
+        size = num_llms * num_features
+        return -blocks.reshape(size, size) + np.diag(precision)
+
+    w, gradient = np.zeros(num_llms * num_features), np.ones(1)
+    for _ in range(50):
+        gradient = ((taken - shares(w)).T @ z).ravel() - precision * w
+        w = w + np.linalg.solve(hessian(w), gradient)
+        if np.abs(gradient).max() < 1e-9:
+            break
+    assert np.abs(gradient).max() < 1e-8
+    return w, np.linalg.cholesky(np.linalg.inv(hessian(w)))
 
 
 def plain_online_mean(data: ChoiceData, intercept_sd: float, prior_sd: float) -> np.ndarray:
