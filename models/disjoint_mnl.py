@@ -10,6 +10,9 @@
 The posterior is log-concave. Source: Bae, Son and Lee, arXiv 2602.02061; the priors are ours.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import jax.numpy as jnp
 import numpyro
 from jaxtyping import Array, Float
@@ -71,6 +74,16 @@ def disjoint_mnl(
         linear=Linear(features, weights, feature_sd, to_params),
         dims=(("theta", ("llm", "feature")),),
     )
+
+
+def with_prior(
+    prior: Callable[[Sizes], dict[str, Any]], dims: tuple[tuple[str, tuple[str, ...]], ...]
+) -> PreferenceModel:
+    """The disjoint MNL's utilities under another prior of ``intercept`` and ``theta``."""
+    disjoint = disjoint_mnl()
+    assert disjoint.linear is not None
+    linear = Linear(disjoint.linear.features, disjoint.linear.weights)
+    return PreferenceModel(prior, disjoint.utility, linear=linear, dims=dims)
 
 
 MODEL = disjoint_mnl()
