@@ -70,6 +70,8 @@ class PreferenceModel(NamedTuple):
         silence: whether the outcome gives silence a probability.
         dims: names of the dimensions of sites, as ``(site, (dimension, ...))``; those that are not
             here are named by their plates.
+        canonical: for models in which several values of the sites mean the same, unconstrained
+            sites to those of them that are kept. NUTS applies it to its draws.
         name: which file of ``models/`` made it; :func:`preference_model` fills it in.
         settings: with which settings, likewise.
     """
@@ -81,6 +83,7 @@ class PreferenceModel(NamedTuple):
     needs: tuple[str, ...] = ()
     silence: bool = False
     dims: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    canonical: Callable[[Sites], Sites] | None = None
     name: str = ""
     settings: tuple[tuple[str, Any], ...] = ()
 

@@ -122,6 +122,11 @@ def draws(posterior: Posterior) -> Sites:
     return {name: np.asarray(x, float).reshape(-1, *x.shape[2:]) for name, x in sites.items()}
 
 
+def thinned(found: Sites, most: int = 250) -> Sites:
+    """About as many of the draws, evenly: enough for predictions."""
+    return {name: x[:: max(1, len(x) // most)] for name, x in found.items()}
+
+
 def deviations(found: Sites, truth: dict[str, Any]) -> np.ndarray:
     """``(mean - truth) / sd`` of all parameters of the sites in ``truth``, in one vector."""
     each = [
@@ -148,9 +153,11 @@ def assert_recovered(z: np.ndarray) -> None:
     assert np.abs(z).max() < 4
 
 
-def disjoint_log_shares(data: ChoiceData, context: np.ndarray, offered: np.ndarray) -> np.ndarray:
+def disjoint_log_shares(
+    data: ChoiceData, context: np.ndarray, offered: np.ndarray, **prior: float
+) -> np.ndarray:
     """What the disjoint MNL, fitted to data, says of fresh rows ``[draw, obs, outcome]``."""
-    weights = disjoint_draws(data, num_draws=500)
+    weights = disjoint_draws(data, num_draws=250, **prior)
     sites = {"intercept": weights[..., 0], "theta": weights[..., 1:]}
     return log_shares(linear_utilities(sites, context), offered)
 

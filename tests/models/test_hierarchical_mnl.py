@@ -21,6 +21,7 @@ from recovery import (
     positive,
     predicted,
     services,
+    thinned,
 )
 from scipy import stats
 
@@ -97,7 +98,7 @@ def test_recovery_and_what_a_new_llm_starts_with(world):
     np.testing.assert_allclose(new.std(axis=0), informed, rtol=0.25)
     assert (new.std(axis=0) < 0.7).all(), "not the vague prior, whose standard deviation is 1"
 
-    ours = log_shares(linear_utilities(found, context), offered)
+    ours = log_shares(linear_utilities(thinned(found), context), offered)
     theirs = disjoint_log_shares(data, context, offered)
     assert_better(predicted(ours, choice), predicted(theirs, choice))
     slopes = ("llm", "feature")

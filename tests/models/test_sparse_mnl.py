@@ -19,6 +19,7 @@ from recovery import (
     normal,
     positive,
     predicted,
+    thinned,
 )
 from scipy import stats
 
@@ -82,7 +83,7 @@ def test_recovery_of_the_slopes_that_matter(world):
     )
     assert (np.sign(mean[matters]) == np.sign(truth["theta"][matters])).all()
     assert np.abs(mean[matters]).min() > 3 * np.abs(mean[~matters]).max()
-    ours = log_shares(linear_utilities(found, context), offered)
+    ours = log_shares(linear_utilities(thinned(found), context), offered)
     theirs = disjoint_log_shares(data, context, offered)
     assert_better(predicted(ours, choice), predicted(theirs, choice))
     slopes = ("llm", "feature")
