@@ -11,7 +11,7 @@ from jaxtyping import Array, Int, PRNGKeyArray
 from cqbayes.choice import ChoiceData
 from cqbayes.errors import InputError
 from cqbayes.inference import Status
-from cqbayes.inference.online import OnlineGaussian, prior, update
+from cqbayes.inference.online import OnlineGaussian, prior, relinearised, update
 from cqbayes.posterior import Posterior
 from cqbayes.preference import PreferenceModel, Sizes, check_data
 
@@ -41,13 +41,21 @@ class Belief(NamedTuple):
     refit: Callable[[PRNGKeyArray, Believed, ChoiceData], Believed] | None = None
 
 
-def online(model: PreferenceModel, sizes: Sizes, log: ChoiceData | None = None) -> Belief:
+def online(
+    model: PreferenceModel,
+    sizes: Sizes,
+    log: ChoiceData | None = None,
+    relinearise: bool = False,
+) -> Belief:
     """The online Gaussian, updated in every round; ACQB's default.
 
     Args:
         model: a disjoint linear model.
         sizes: numbers of LLMs and context dimensions.
         log: earlier choices to start from.
+        relinearise: whether it is set right by a Laplace fit to all rows whenever the driver calls
+            for refits. Without, it costs the same in every round and keeps no history, and drifts
+            from the exact posterior as :mod:`cqbayes.inference.online` says.
 
     Raises:
         InputError: if the model is not disjoint and linear.
@@ -56,7 +64,26 @@ def online(model: PreferenceModel, sizes: Sizes, log: ChoiceData | None = None) 
     if log is not None:
         check_data(model, log)
         begin = jax.jit(update)(begin, log)
-    return Belief(init=Partial(_start, begin), update=_update_online)
+    before = _nothing(model, sizes) if log is None else log.only(model.needs)
+    refit = Partial(_relinearise, model, before) if relinearise else None
+    return Belief(init=Partial(_start, begin), update=_update_online, refit=refit)
+
+
+def _relinearise(
+    model: PreferenceModel,
+    before: ChoiceData,
+    key: PRNGKeyArray,
+    state: Believed,
+    history: ChoiceData,
+) -> Believed:
+    assert isinstance(state.posterior, OnlineGaussian)
+    posterior, good = relinearised(state.posterior, _joined(model, before, history))
+    return Believed(posterior, state.failures + ~good)
+
+
+def _joined(model: PreferenceModel, before: ChoiceData, history: ChoiceData) -> ChoiceData:
+    needed = history.only(model.needs)
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), before, needed)
 
 
 def _start(posterior: Posterior, key: PRNGKeyArray) -> Believed:
@@ -138,8 +165,7 @@ def _refit(
     state: Believed,
     history: ChoiceData,
 ) -> Believed:
-    needed = history.only(model.needs)
-    rows = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), before, needed)
+    rows = _joined(model, before, history)
     posterior, info = engine(key, model, rows, state.posterior)
     good = info.status == Status.OK
     # Never route on a posterior whose own engine reports a failure.

@@ -14,22 +14,27 @@ the features ``z(x)`` of a disjoint linear model. A row touches ``w_j`` only thr
    ``phi = F_j^T z`` and ``g = (1 - sqrt(s'_j / s_j)) / s_j`` (Potter's square-root update, so that
    a draw ``m_j + F_j e`` needs no factorisation).
 
-One pass over the rows, so approximate: it depends on their order.
+One pass is approximate, and depends on the order of the rows: curvatures stay where they were first
+taken, and blocks forget what assortments tell of two LLMs together. :func:`relinearised` mends
+both, with the Laplace fit of all rows so far and its marginal covariances. Done whenever the number
+of rows has grown by a constant factor it costs a constant number of row visits per row.
 """
 
+import math
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from cqbayes.choice import ChoiceData, log_probabilities
 from cqbayes.errors import InputError
-from cqbayes.inference import Engine, InferenceInfo, Status
-from cqbayes.posterior import Posterior
-from cqbayes.preference import PreferenceModel, Sizes, fast, sizes_of
+from cqbayes.inference import Engine, InferenceInfo, Status, laplace
+from cqbayes.posterior import Gaussian, Posterior
+from cqbayes.preference import PreferenceModel, Sizes, fast, layout, sizes_of
 
 NEWTON_STEPS = 4
 
@@ -177,17 +182,80 @@ def update(
     return jax.lax.scan(one, posterior, columns)[0]
 
 
-def fit(
-    key: PRNGKeyArray, model: PreferenceModel, data: ChoiceData, start: Posterior | None = None
-) -> tuple[OnlineGaussian, InferenceInfo]:
-    """One pass over the data, from the prior: uses neither randomness nor ``start``.
+def relinearised(
+    posterior: OnlineGaussian, data: ChoiceData
+) -> tuple[OnlineGaussian, Bool[Array, ""]]:
+    """The blocks of the Laplace fit to ``data``, which are all rows so far; and whether it is good.
 
-    To go on from an online Gaussian with new rows, call :func:`update`.
+    Where the Laplace fit fails the posterior stays as it was.
     """
-    posterior = update(prior(model, sizes_of(data)), data)
+    form = layout(posterior.model, posterior.sizes)
+    weights = _linear(posterior.model).weights
+    with jax.ensure_compile_time_eval():
+        # Which parameter is which weight: a linear model's sites are its params.
+        place = np.asarray(weights(form.params(jnp.arange(form.size, dtype=float))), int)
+    begin = jnp.zeros(form.size).at[place].set(posterior.location)
+    start = Gaussian(
+        location=begin, factor=jnp.eye(form.size), model=posterior.model, sizes=posterior.sizes
+    )
+    found, info = laplace.fit(jax.random.key(0), posterior.model, data, start)
+    rows = found.factor[place]
+    covariance = jnp.einsum("jap,jbp->jab", rows, rows)
+    factor = jnp.linalg.cholesky(covariance)
+    good = (info.status == Status.OK) & jnp.isfinite(factor).all()
+    return eqx.tree_at(
+        lambda p: (p.location, p.factor),
+        posterior,
+        (
+            jnp.where(good, found.location[place], posterior.location),
+            jnp.where(good, factor, posterior.factor),
+        ),
+    ), good
+
+
+def fit(
+    key: PRNGKeyArray,
+    model: PreferenceModel,
+    data: ChoiceData,
+    start: Posterior | None = None,
+    growth: float = 1.05,
+    first: int = 256,
+) -> tuple[OnlineGaussian, InferenceInfo]:
+    """What the online Gaussian is after all rows; uses neither randomness nor ``start``.
+
+    A relinearisation leaves nothing of what was before it, so that of all only the last is made.
+    To go on from an online Gaussian with new rows, call :func:`update`.
+
+    Args:
+        key, model, data, start: as in every engine.
+        growth: factor by which rows grow between two relinearisations; 0 for none, one pass.
+        first: rows before the first one.
+    """
+    begin = prior(model, sizes_of(data))
+    end = last_end(data.num_obs, growth, first)
+    head, tail = (jax.tree.map(lambda c, i=i: c[i], data) for i in (slice(end), slice(end, None)))
+    good = jnp.array(True)
+    if end:
+        begin, good = relinearised(begin, head)
+        begin = jax.lax.cond(good, lambda p: p, lambda p: update(p, head), begin)
+    posterior = update(begin, tail) if end < data.num_obs else begin
     finite = jnp.isfinite(posterior.location).all() & jnp.isfinite(posterior.factor).all()
-    status = jnp.where(finite, Status.OK, Status.NOT_FINITE)
-    return posterior, InferenceInfo("online", status, {"rows": jnp.sum(data.weight > 0)})
+    # Rows whose numbers overflow are passed over: if all were, nothing has been learnt.
+    learnt = jnp.any(posterior.location != 0) | ~jnp.any(data.cleared().offered)
+    failures = [Status.NOT_FINITE, Status.NOT_CONVERGED]
+    status = jnp.select([~finite | ~learnt, ~good], failures, Status.OK)
+    stats = {"rows": jnp.sum(data.weight > 0), "relinearised_at": jnp.array(end)}
+    return posterior, InferenceInfo("online", status, stats)
+
+
+def last_end(num_obs: int, growth: float, first: int) -> int:
+    """Rows at the last relinearisation, or 0: the largest ``first growth^k`` up to ``num_obs``."""
+    if growth != 0 and growth <= 1:
+        raise InputError(f"growth: expected a factor above 1, or 0 for none, got {growth}")
+    if not growth or num_obs < first:
+        return 0
+    steps = math.floor(math.log(num_obs / first) / math.log(growth) + 1e-9)
+    return int(first * growth**steps)
 
 
 ENGINE = Engine(fit)

@@ -10,6 +10,7 @@ from reference import disjoint_posterior, plain_online_mean
 from cqbayes.catalogue import load_engine
 from cqbayes.diagnostics import agreement, summary
 from cqbayes.inference import InferenceInfo, Status, infer
+from cqbayes.inference.online import last_end
 from cqbayes.posterior import Draws, Gaussian
 
 pytestmark = pytest.mark.slow
@@ -142,6 +143,33 @@ def test_importance_weights_point_the_right_way(choices, disjoint_mnl):
     assert 4 * error < 0.9
 
 
+@pytest.mark.parametrize("slate_size", [1, 3])
+def test_online_stays_close_to_the_exact_posterior(choices, disjoint_mnl, slate_size):
+    """About 8,000 rows, just before the next relinearisation: the worst moment to look.
+
+    A plain one-step update on the same rows is several times as far off.
+    """
+    num_obs = next(n for n in range(8_000, 9_000) if last_end(n, 1.05, 256) > 8_000) - 1
+    gaps, plain_gaps, ratios = [], [], []
+    for seed in range(3):
+        data, _ = choices(seed=seed, num_obs=num_obs, slate_size=slate_size)
+        exact = disjoint_posterior(data, intercept_sd=1.5, prior_sd=1.0, num_draws=2_000)
+        posterior, info = infer(jax.random.key(0), disjoint_mnl(), data, engine="online")
+        assert info.ok, str(info)
+        plain = plain_online_mean(data, intercept_sd=1.5, prior_sd=1.0)
+        gaps.append(np.sqrt(np.mean(((posterior.location - exact.mean) / exact.sd) ** 2)))
+        plain_gaps.append(np.sqrt(np.mean(((plain - exact.mean) / exact.sd) ** 2)))
+        sd = np.sqrt(np.einsum("jkl,jkl->jk", posterior.factor, posterior.factor))
+        ratios.append(np.mean(sd / exact.sd))
+    print(
+        f"slate {slate_size}, {num_obs} rows: rms deviation {np.round(gaps, 3)} sd "
+        f"(plain {np.round(plain_gaps, 3)}), sd ratios {np.round(ratios, 3)}"
+    )
+    assert max(gaps) < 0.2
+    assert np.mean(gaps) < np.mean(plain_gaps) / 2
+    assert 0.95 < min(ratios) <= max(ratios) < 1.02
+
+
 @pytest.mark.parametrize(("slate_size", "most", "least_sd"), [(1, 0.5, 0.95), (3, 0.9, 0.8)])
 def test_one_pass_online_is_no_worse_than_a_plain_update(
     choices, disjoint_mnl, slate_size, most, least_sd
@@ -155,7 +183,7 @@ def test_one_pass_online_is_no_worse_than_a_plain_update(
     for seed in range(3):
         data, _ = choices(seed=seed, num_obs=2_000, slate_size=slate_size)
         exact = disjoint_posterior(data, intercept_sd=1.5, prior_sd=1.0, num_draws=4_000)
-        posterior, info = infer(jax.random.key(0), disjoint_mnl(), data, engine="online")
+        posterior, info = infer(jax.random.key(0), disjoint_mnl(), data, engine="online", growth=0)
         assert info.ok
         plain = plain_online_mean(data, intercept_sd=1.5, prior_sd=1.0)
         gaps.append(np.sqrt(np.mean(((posterior.location - exact.mean) / exact.sd) ** 2)))
