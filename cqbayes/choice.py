@@ -99,7 +99,10 @@ class ChoiceData(eqx.Module):
             shape = (-1,) + (1,) * (column.ndim - 1)
             return jnp.where(live.reshape(shape), column, jnp.zeros((), column.dtype))
 
-        return jax.tree.map(clear, self)
+        rows = jax.tree.map(clear, self)
+        if rows.attempt is None:
+            return rows
+        return eqx.tree_at(lambda d: d.attempt, rows, jnp.maximum(rows.attempt, 1))
 
     def only(self, columns: Sequence[str]) -> "ChoiceData":
         """The same data without the optional columns that are not named."""
