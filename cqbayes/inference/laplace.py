@@ -246,9 +246,11 @@ def pareto_smoothed(log_ratio: np.ndarray) -> tuple[np.ndarray, float]:
     if np.ptp(log_ratio) < 1e-8:  # the Gaussian is exact: there is no tail to fit
         return equal, 0.0
     # ArviZ takes what leave-one-out has, log-likelihoods: the negative of log importance ratios.
-    log_weight, khat = array_stats.psislw(log_ratio.max() - log_ratio)
-    weight = np.exp(log_weight - np.max(log_weight))
-    if not np.isfinite(weight).all():
+    # Ratios so far apart that the tail underflows to ties have no fit, which is found out below.
+    with np.errstate(all="ignore"):
+        log_weight, khat = array_stats.psislw(log_ratio.max() - log_ratio)
+        weight = np.exp(log_weight - np.max(log_weight))
+    if not np.isfinite(weight).all() or np.isnan(khat):
         return equal, np.inf
     return weight / weight.sum(), float(khat)
 
