@@ -1,0 +1,83 @@
+"""Laplace's parts: its curvature, its start from a part of many rows, its settings."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cqbayes.models.disjoint_mnl import disjoint_mnl
+
+from cqbayes import catalogue
+from cqbayes.errors import InputError
+from cqbayes.inference import Status, infer, laplace
+from cqbayes.preference import fast, layout, log_posterior, sizes_of
+
+LINEAR = [name for name in catalogue.names("models") if fast(catalogue.load_model(name))]
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_curvature_is_the_hessian_by_autodiff(name, choices):
+    """Also where weights are not linear in the parameters: hierarchies, factors, horseshoes."""
+    model = catalogue.load_model(name)
+    data, _ = choices(seed=0, num_obs=300)
+    vector = 0.3 * jax.random.normal(jax.random.key(1), (layout(model, sizes_of(data)).size,))
+    found = laplace.surface(model, data)
+    general = log_posterior(model._replace(linear=None), data)
+    value, slope = jax.jit(found.value_and_slope)(vector)
+    expected, expected_slope = jax.jit(jax.value_and_grad(general))(vector)
+    np.testing.assert_allclose(value, expected, rtol=1e-4)
+    np.testing.assert_allclose(slope, expected_slope, atol=2e-3)
+    hessian = -jax.jit(jax.hessian(general))(vector)
+    scale = np.abs(hessian).max()
+    np.testing.assert_allclose(jax.jit(found.curvature)(vector), hessian, atol=1e-4 * scale)
+
+
+def test_a_start_from_a_part_leads_to_the_same_mode(choices, monkeypatch):
+    data, _ = choices(seed=1, num_obs=5_000)
+    model = disjoint_mnl()
+    whole, info = laplace.fit(jax.random.key(0), model, data)
+    assert laplace._part(data, 16) is None
+    monkeypatch.setattr(laplace, "PART", 500)
+    part = laplace._part(data, 16)
+    assert part is not None
+    assert part.num_obs < data.num_obs / 4
+    assert float(part.weight.sum()) == pytest.approx(data.num_obs)
+    faster, found = laplace.fit(jax.random.key(0), model, data)
+    sd = np.linalg.norm(whole.factor, axis=1)
+    assert np.abs((faster.location - whole.location) / sd).max() < 0.01
+    np.testing.assert_allclose(
+        faster.factor @ faster.factor.T, whole.factor @ whole.factor.T, atol=1e-2 * sd.max() ** 2
+    )
+    assert int(found.status) == int(info.status) == Status.OK
+    assert int(found.stats["curvatures"]) < int(info.stats["curvatures"])
+
+
+def test_many_rows_end_at_the_mode_to_rounding(choices):
+    """A decrement below 1e-3 nats at 200,000 rows in single precision, by double precision."""
+    data, _ = choices(seed=2, num_obs=200_000)
+    model = disjoint_mnl()
+    gaussian, info = jax.jit(lambda d: laplace.fit(jax.random.key(0), model, d))(data)
+    assert int(info.status) == Status.OK
+    x, offered, choice = (np.asarray(a) for a in (data.context, data.offered, data.choice))
+    z = np.concatenate([np.ones((len(x), 1)), x], axis=1).astype(np.float64)
+    # Which parameter is which weight [llm, feature].
+    order = layout(model, sizes_of(data)).params(jnp.arange(gaussian.location.size, dtype=float))
+    place = np.column_stack([order["intercept"], order["theta"]]).astype(int)
+    w = np.asarray(gaussian.location, np.float64)[place]
+    odds = np.exp(z @ w.T) * offered
+    share = odds / (1 + odds.sum(axis=1, keepdims=True))
+    taken = np.arange(1, 5) == choice[:, None]
+    slope = np.zeros(w.size)
+    slope[place] = (taken - share).T @ z - w / np.array([1.5, 1, 1, 1]) ** 2
+    root = np.asarray(gaussian.factor, np.float64).T @ slope
+    assert root @ root < 1e-3
+
+
+def test_draws_can_be_chosen(choices):
+    data, _ = choices(seed=0, num_obs=500)
+    posterior, info = infer(
+        jax.random.key(0), disjoint_mnl(), data, engine="laplace", num_draws=700, least_ess=100
+    )
+    assert info.ok
+    assert posterior.draws(jax.random.key(0), 1).shape == (1, 700, 16)
+    with pytest.raises(InputError, match="max_iterations, num_draws, least_ess"):
+        infer(jax.random.key(0), disjoint_mnl(), data, engine="laplace", nothing=1)
