@@ -42,7 +42,7 @@ def demo(
 def fit(
     log: Annotated[Path, typer.Argument(help="Choice data in Parquet.")],
     model: Annotated[str, typer.Option(help="A file of models/.")] = "disjoint_mnl",
-    engine: Annotated[str, typer.Option(help="auto, laplace, hmc, nuts or online.")] = "auto",
+    engine: Annotated[str, typer.Option(help="auto, laplace, hmc, nuts, svi or online.")] = "auto",
     out: Annotated[Path, typer.Option(help="NetCDF file for the posterior.")] = Path("out/fit.nc"),
     seed: Seed = 0,
 ) -> None:

@@ -121,7 +121,7 @@ def infer(
         key: a JAX random key.
         model: a file of ``models/``, through :func:`cqbayes.load_model`.
         data: the choices.
-        engine: ``auto``, ``laplace``, ``hmc``, ``nuts`` or ``online``.
+        engine: ``auto``, ``laplace``, ``hmc``, ``nuts``, ``svi`` or ``online``.
         start: an earlier posterior of the same model, near which to begin the search. It never
             counts as information; engines that do not search ignore it.
         settings: the engine's own, such as ``num_draws=1000`` for nuts.

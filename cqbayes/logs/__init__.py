@@ -1,8 +1,9 @@
 """Logs of services as files.
 
 The format so far is choice data in Parquet, one row a service: ``context`` (a list of numbers),
-``offered`` (a list of booleans), ``choice`` (0: retry; j + 1: LLM j was taken) and, if wanted,
-``weight``. Names of the LLMs may stand in the file's metadata under ``llms``.
+``offered`` (a list of booleans), ``choice`` (0: retry; j + 1: LLM j was taken; -1: silence) and, if
+wanted, ``weight``, ``user``, ``attempt`` and ``time`` (integers) and ``attributes`` (a list with a
+list of numbers for each LLM). Names of the LLMs may stand in the file's metadata under ``llms``.
 """
 
 import json
@@ -17,17 +18,24 @@ from cqbayes.choice import ChoiceData, choice_data
 from cqbayes.errors import InputError
 from cqbayes.files import replacing
 
+INTEGERS = ("user", "attempt", "time")
+
 
 def write_choices(path: str | Path, data: ChoiceData, llms: list[str], note: str) -> None:
     """Writes choice data; ``note`` says in the file's metadata where they come from."""
-    table = pa.table(
-        {
-            "context": list(np.asarray(data.context)),
-            "offered": list(np.asarray(data.offered)),
-            "choice": np.asarray(data.choice),
-            "weight": np.asarray(data.weight),
-        }
-    ).replace_schema_metadata({"llms": json.dumps(llms), "note": note})
+    columns = {
+        "context": list(np.asarray(data.context)),
+        "offered": list(np.asarray(data.offered)),
+        "choice": np.asarray(data.choice),
+        "weight": np.asarray(data.weight),
+    }
+    for name in INTEGERS:
+        if getattr(data, name) is not None:
+            columns[name] = np.asarray(getattr(data, name))
+    if data.attributes is not None:
+        columns["attributes"] = [list(row) for row in np.asarray(data.attributes)]
+    metadata = {"llms": json.dumps(llms), "note": note}
+    table = pa.table(columns).replace_schema_metadata(metadata)
     with replacing(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
 
@@ -52,27 +60,34 @@ def read_choices(path: str | Path) -> tuple[ChoiceData, list[str] | None]:
     missing = [name for name in ("context", "offered", "choice") if name not in table.column_names]
     if missing:
         raise InputError(f"{path}: expected columns context, offered, choice; no {missing[0]}")
-    weight = table["weight"].to_numpy() if "weight" in table.column_names else None
-    data = choice_data(
-        _matrix(path, table, "context"),
-        _matrix(path, table, "offered"),
-        table["choice"].to_numpy(),
-        weight,
-    )
+    plain = {n: table[n].to_numpy() for n in ("weight", *INTEGERS) if n in table.column_names}
+    offered = _matrix(path, table["offered"], "offered")
+    if "attributes" in table.column_names:
+        each = _matrix(path, table["attributes"], "attributes", inner=True)
+        plain["attributes"] = each.reshape(len(table), -1, each.shape[-1])
+    context = _matrix(path, table["context"], "context")
+    data = choice_data(context, offered, table["choice"].to_numpy(), **plain)
     return data, _names(path, table, data.num_llms)
 
 
-def _matrix(path: Path, table: pa.Table, name: str) -> np.ndarray:
-    column = table[name].combine_chunks()
-    if not isinstance(column.type, pa.ListType | pa.LargeListType | pa.FixedSizeListType):
-        raise InputError(f"{path}: expected lists in column {name}, got {column.type}")
-    values = column.flatten().to_numpy(zero_copy_only=False)
-    lengths = pc.call_function("list_value_length", [column]).unique().to_pylist()
+def _matrix(path: Path, column: pa.ChunkedArray, name: str, inner: bool = False) -> np.ndarray:
+    """Lists of one length as an array; with ``inner``, lists of lists, one row for each inner."""
+    values = column.combine_chunks()
+    if inner:
+        values = _flattened(path, values, name)
+    flat = _flattened(path, values, name).to_numpy(zero_copy_only=False)
+    return flat.reshape(len(values), -1)
+
+
+def _flattened(path: Path, values: pa.Array, name: str) -> pa.Array:
+    if not isinstance(values.type, pa.ListType | pa.LargeListType | pa.FixedSizeListType):
+        raise InputError(f"{path}: expected lists in column {name}, got {values.type}")
+    lengths = pc.call_function("list_value_length", [values]).unique().to_pylist()
     if len(lengths) != 1 or not lengths[0]:
         raise InputError(
             f"{path}: expected lists of one length in column {name}, got {lengths[:5]}"
         )
-    return values.reshape(len(column), -1)
+    return values.flatten()
 
 
 def _names(path: Path, table: pa.Table, num_llms: int) -> list[str] | None:
