@@ -14,7 +14,7 @@ from reference import disjoint_draws
 from scipy import stats
 from scipy.special import expit, logsumexp
 
-from cqbayes.choice import ChoiceData, choice_data
+from cqbayes.choice import SILENCE, ChoiceData, choice_data
 from cqbayes.posterior import Posterior
 from cqbayes.preference import PreferenceModel, layout, log_posterior, sizes_of
 
@@ -75,15 +75,18 @@ def probability(law: Any, free: np.ndarray) -> float:
 
 
 def log_likelihood(log_probs: np.ndarray, choice: np.ndarray) -> float:
-    """Of choices that are indices of columns."""
+    """Of choices that are columns, silence the last."""
     return float(np.sum(np.take_along_axis(log_probs, choice[:, None], axis=1)))
 
 
-def example(num_obs: int = 40, num_llms: int = 4, dim: int = 3, **columns: Any) -> ChoiceData:
-    """A few choices in double precision, for densities that need no truth."""
+def example(
+    num_obs: int = 40, num_llms: int = 4, dim: int = 3, silent: int = 0, **columns: Any
+) -> ChoiceData:
+    """A few choices, the first of them silent, for densities that need no truth."""
     rng = np.random.default_rng(3)
     context, offered = services(rng, num_obs, num_llms, dim, 2)
     choice = draw(rng, log_shares(rng.normal(size=(num_obs, num_llms)), offered))
+    choice[:silent] = SILENCE
     return choice_data(context, offered, choice, **columns)
 
 
