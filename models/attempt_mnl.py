@@ -1,0 +1,74 @@
+"""Fatigue: utilities that shift with the attempt number, on top of any model.
+
+::
+
+    d_a       ~ Normal(0, step_sd)                    step [attempt], a = 2, ..., levels
+    f_1       = 0,   f_a = f_(a-1) + d_a              shift [attempt], a = 2, ..., levels
+    u_j       = u_j of the base + f_min(a, levels)    at attempt a, 1 for the first service
+    y | x, S  as in the base
+
+A random walk: attempts that lie close together are alike, and no shape is assumed. What it finds is
+fatigue (or giving in) together with selection, since the queries that are served again are the hard
+ones: predictions need no telling apart, but the effect of one more attempt is not all of it.
+
+The posterior is log-concave where the base's is. Source: ours; the prior is the random walk of a
+dynamic linear model, West and Harrison (1997).
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpyro
+from jaxtyping import Array, Float
+from numpyro.distributions import Distribution, Normal
+
+from cqbayes.choice import Situation
+from cqbayes.preference import PreferenceModel, Sizes, preference_model
+
+from .disjoint_mnl import MODEL as DISJOINT
+
+
+@preference_model
+def attempt_mnl(
+    base: PreferenceModel = DISJOINT, step_sd: float = 0.5, levels: int = 5
+) -> PreferenceModel:
+    """Effects of the attempt number; data need ``attempt``.
+
+    Args:
+        base: the model of a first attempt.
+        step_sd: prior standard deviation of the shift from one attempt to the next, in log-odds.
+        levels: attempts from this one on count as one; at least 2.
+
+    Example:
+        >>> base = {"intercept": jnp.zeros(3), "theta": jnp.ones((3, 2))}
+        >>> params = {"base": base, "shift": jnp.array([-0.5, -0.75, -1.0, -1.0])}
+        >>> third = Situation(jnp.array([1.0, 0.0]), attempt=jnp.array(3))
+        >>> MODEL.utility(params, third).tolist()
+        [0.25, 0.25, 0.25]
+    """
+
+    def prior(sizes: Sizes) -> dict[str, Any]:
+        with numpyro.plate("attempt", levels - 1):
+            step = numpyro.sample("step", Normal(0, step_sd))
+        shift = numpyro.deterministic("shift", jnp.cumsum(step))
+        return {"base": base.prior(sizes), "shift": shift}
+
+    def utility(params: dict[str, Any], at: Situation) -> Float[Array, " llm"]:
+        assert at.attempt is not None
+        reached = jnp.arange(2, levels + 1) == jnp.minimum(at.attempt, levels)
+        return base.utility(params["base"], at) + jnp.sum(jnp.where(reached, params["shift"], 0))
+
+    def outcome(params: dict[str, Any], utility: Array, offered: Array) -> Distribution:
+        return base.outcome(params["base"], utility, offered)
+
+    return base._replace(
+        prior=prior,
+        utility=utility,
+        outcome=outcome,
+        linear=None,
+        needs=(*base.needs, "attempt"),
+        dims=(*base.dims, ("shift", ("attempt",))),
+    )
+
+
+MODEL = attempt_mnl()
