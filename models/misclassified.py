@@ -1,0 +1,89 @@
+"""Misclassified retrials: what a log calls a retry was inferred, with errors, on top of any model.
+
+::
+
+    d ~ Beta(specificity)                         specificity []: an acceptance is seen as one
+    r ~ Beta(recognised)                          recognised  []: a retry is recognised
+    c = r + (1 - r) (1 - d)                       sensitivity []: a retry is seen as one
+    P(seen retry) = c P(retry) + (1 - d) sum_j P(j)      P: the base
+    P(seen j)     = d P(j) + (1 - c) P(retry) / |S|      j in S
+    P(silence)    = P(silence)
+
+A retry that is not recognised is treated as an acceptance is: ``1 - d`` of both are taken for
+retries by mistake. One that is missed is logged as the acceptance of an offered answer, of any of
+them alike: exact where one LLM is shown, an assumption where there are more. Nothing can be
+mistaken where nothing was offered: a retry is then seen for sure.
+
+With one LLM shown, ``(c, d, u)`` and ``(1 - d, 1 - c, -u)`` give the same probabilities: data
+cannot tell a good classifier from a perverse one, and with independent priors of ``c`` and ``d``,
+however informative, chains got stuck at either. Here ``c + d = 1 + r d > 1``: retries are seen as
+such more often than acceptances are. Data alone still say little of ``r`` and ``d``: priors from
+labelled conversations are better than the defaults.
+
+Source: Hausman, Abrevaya and Scott-Morton (1998), Misclassification of the dependent variable in a
+discrete-response setting, for one LLM, with ``c + d > 1``; more of them, and the priors, are ours.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpyro
+from jaxtyping import Array, Float
+from numpyro.distributions import Beta
+
+from cqbayes.choice import Situation
+from cqbayes.outcomes import LogShares, Outcomes, log_shares, log_sum, log_total
+from cqbayes.preference import PreferenceModel, Sizes, preference_model
+
+from .disjoint_mnl import MODEL as DISJOINT
+
+
+@preference_model
+def misclassified(
+    base: PreferenceModel = DISJOINT,
+    recognised: tuple[float, float] = (8.0, 2.0),
+    specificity: tuple[float, float] = (18.0, 2.0),
+) -> PreferenceModel:
+    """Retrials that were inferred.
+
+    Args:
+        base: the model of what users do.
+        recognised: Beta prior of the probability that a retry is recognised. Sensitivity lies
+            so far on the way from 1 - specificity, blind guessing, to 1.
+        specificity: Beta prior of the probability that an acceptance is seen as one.
+
+    Example:
+        >>> base = {"intercept": jnp.zeros(1), "theta": jnp.zeros((1, 2))}
+        >>> params = {"base": base, "sensitivity": 0.8, "specificity": 0.9}
+        >>> law = MODEL.outcome(params, jnp.zeros(1), jnp.array([True]))
+        >>> [round(float(p), 3) for p in jnp.exp(law.log_probs)]  # retry, taken
+        [0.45, 0.55]
+    """
+
+    def prior(sizes: Sizes) -> dict[str, Any]:
+        known = numpyro.sample("recognised", Beta(*recognised))
+        kept = numpyro.sample("specificity", Beta(*specificity))
+        hit = numpyro.deterministic("sensitivity", known + (1 - known) * (1 - kept))
+        return {"base": base.prior(sizes), "sensitivity": hit, "specificity": kept}
+
+    def utility(params: dict[str, Any], at: Situation) -> Float[Array, " llm"]:
+        return base.utility(params["base"], at)
+
+    def outcome(params: dict[str, Any], utility: Array, offered: Array) -> Outcomes:
+        done = log_shares(base.outcome(params["base"], utility, offered), offered.shape[-1])
+        right = jnp.stack([params["sensitivity"], params["specificity"]])
+        (hit, kept), (missed, taken_back) = jnp.log(right), jnp.log1p(-right)
+        num_offered = jnp.sum(offered, axis=-1)
+        share_of_missed = missed + done.retry - jnp.log(jnp.maximum(num_offered, 1))
+        seen_taken = log_sum(kept + done.taken, share_of_missed[..., None])
+        seen_retry = log_sum(hit + done.retry, taken_back + log_total(done.taken))
+        return LogShares(
+            retry=jnp.where(num_offered > 0, seen_retry, done.retry),
+            taken=jnp.where(offered, seen_taken, -jnp.inf),
+            silent=done.silent,
+        ).joined()
+
+    return base._replace(prior=prior, utility=utility, outcome=outcome, linear=None)
+
+
+MODEL = misclassified()
