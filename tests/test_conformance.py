@@ -5,7 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from numpyro.infer import Predictive
+from numpyro.infer import SVI, Predictive, Trace_ELBO
+from numpyro.infer.autoguide import AutoNormal
+from numpyro.optim import Adam
 
 from cqbayes import belief, catalogue
 from cqbayes.environments.queue import retrial_queue
@@ -122,6 +124,17 @@ def test_models_predict_through_numpyro(name, choices):
     taken = np.asarray(drawn) - 1
     offered = np.asarray(data.offered)
     assert all(offered[i, j] for row in taken for i, j in enumerate(row) if j >= 0)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models_take_numpyros_guides(name, choices):
+    """Which need plates that keep their places."""
+    data, _ = choices(seed=0, num_obs=20, full=True)
+    run = program(catalogue.load_model(name))
+    svi = SVI(run, AutoNormal(run), Adam(0.01), Trace_ELBO())
+    # Shapes are enough to know, and need no compilation.
+    loss = jax.eval_shape(lambda key: svi.evaluate(svi.init(key, data), data), jax.random.key(0))
+    assert loss.shape == ()
 
 
 @pytest.mark.parametrize("engine", ENGINES)
