@@ -70,6 +70,7 @@ def world():
     return truth, context, offered, np.where(column > NUM_LLMS, SILENCE, column)
 
 
+@pytest.mark.slow
 def test_recovery_and_the_bias_of_throwing_silence_away(world):
     truth, context, offered, choice = world
     data = choice_data(context, offered, choice)
