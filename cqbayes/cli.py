@@ -15,6 +15,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+MOST_LINES = 60  # of a summary
 Seed = Annotated[int, typer.Option(help="Decides all randomness.", min=0, max=2**32 - 1)]
 
 
@@ -67,7 +68,10 @@ def fit(
         posterior, info = infer(jax.random.key(seed), chosen, data, engine=engine)
         advance(1)
     save_posterior(out, posterior, info, data=data, llms=llms, seed=seed)
-    typer.echo(summary(posterior, llms).round(3).to_string())
+    table = summary(posterior, llms).round(3)
+    typer.echo(table.head(MOST_LINES).to_string())
+    if len(table) > MOST_LINES:
+        typer.echo(f"... and {len(table) - MOST_LINES} more: arviz_stats.summary of {out}")
     typer.echo(f"\n{info}\nposterior {out}")
     if not info.ok:
         typer.echo(f"cqbayes: not to be relied on: {info.verdict.meaning}", err=True)

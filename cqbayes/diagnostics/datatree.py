@@ -29,6 +29,7 @@ GROUPS = (
 )
 POINTWISE = ("log_likelihood", "posterior_predictive", "prior_predictive")
 MOST_POINTWISE = 20_000_000  # numbers in a group that has one for every draw and row
+MOST_DRAWS = 2_000  # in such a group
 
 
 def to_datatree(
@@ -47,8 +48,8 @@ def to_datatree(
     The group ``posterior`` is always there. With ``data`` come ``sample_stats`` (the log-density
     ``lp`` and, with ``info``, what the engine said of every draw), ``log_likelihood``,
     ``log_prior``, ``posterior_predictive``, ``prior``, ``prior_predictive``, ``observed_data`` and
-    ``constant_data``. Where draws x rows are more than 20 million, groups that have a number for
-    each hold evenly spread draws only, and say so in their attributes.
+    ``constant_data``. Groups that have a number for every draw and row hold evenly spread draws
+    only, 2,000 at most and 20 million numbers, and say so in their attributes.
 
     Args:
         posterior: any.
@@ -188,7 +189,7 @@ def _per_draw(info: InferenceInfo, shape: tuple[int, ...]) -> dict[str, Any]:
 
 def _thinned(vectors: Array, num_obs: int) -> Array:
     chains, draws = vectors.shape[:2]
-    most = max(1, MOST_POINTWISE // (chains * num_obs))
+    most = max(1, min(MOST_DRAWS, MOST_POINTWISE // num_obs) // chains)
     return vectors[:, :: -(-draws // most)]
 
 
@@ -219,7 +220,7 @@ def _predicted(
 
     def predict(vector: Array, key: PRNGKeyArray) -> Array:
         distribution = outcomes(posterior.model, form.params(vector), rows)
-        return jnp.asarray(distribution.sample(key))
+        return jnp.asarray(distribution.sample(key)).astype(jnp.int16)  # many, and all small
 
     return _over_draws(predict, vectors, jax.random.split(key, vectors.shape[:2]))  # pyright: ignore
 

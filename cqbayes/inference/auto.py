@@ -1,4 +1,7 @@
-"""The cheapest engine that can be trusted: laplace, else hmc, else nuts. It says which and why."""
+"""The cheapest engine that can be trusted: laplace, else hmc, else nuts, if need be at length.
+
+It says which and why.
+"""
 
 import jax
 from jaxtyping import PRNGKeyArray
@@ -8,6 +11,7 @@ from cqbayes.inference import Engine, InferenceInfo, Status, hmc, laplace, nuts,
 from cqbayes.posterior import Gaussian, Posterior
 from cqbayes.preference import PreferenceModel
 
+LONGER = {"num_warmup": 1_000, "num_draws": 2_000}  # of nuts, where its defaults were too short
 KHAT_LIMIT = 0.5  # below it importance sampling converges at the rate of plain Monte Carlo
 
 
@@ -19,7 +23,7 @@ def check(
     data: ChoiceData,
 ) -> tuple[Posterior, InferenceInfo]:
     """Checks the Laplace fit, and escalates until an engine vouches for its own result."""
-    keys = jax.random.split(key, 3)
+    keys = jax.random.split(key, 4)
     found, info = laplace.check(keys[0], posterior, info, model, data)
     khat = float(info.stats.get("khat", float("inf")))
     if info.ok and khat < KHAT_LIMIT:
@@ -36,6 +40,9 @@ def check(
             return found, info.because(reason)
         reason += f"; hmc found: {info.verdict.meaning}"
     found, info = run_engine(nuts.ENGINE, keys[2], model, data)
+    if info.verdict == Status.POOR_MIXING:
+        reason += f"; nuts at first: {info.verdict.meaning}"
+        found, info = run_engine(nuts.ENGINE, keys[3], model, data, found, LONGER)
     return found, info.because(reason)
 
 
