@@ -7,7 +7,7 @@ option, with utility 0::
     P(y = retry | x, S) = 1        / (1 + sum_{m in S} exp(u_m))
 
 Outcomes are coded 0 for a retry and ``j + 1`` for taking LLM ``j``'s answer (LLMs count from 0).
-Models of what a log hides know a further one, -1 for silence (:class:`Outcomes`).
+Models of what a log hides know a further one, -1 for silence (:mod:`cqbayes.outcomes`).
 """
 
 from collections.abc import Sequence

@@ -70,8 +70,9 @@ class PreferenceModel(NamedTuple):
         silence: whether the outcome gives silence a probability.
         dims: names of the dimensions of sites, as ``(site, (dimension, ...))``; those that are not
             here are named by their plates.
+        coords: values along dimensions that are the model's own, as ``(dimension, (value, ...))``.
         canonical: for models in which several values of the sites mean the same, unconstrained
-            sites to those of them that are kept. NUTS applies it to its draws.
+            sites to those of them that are kept.
         name: which file of ``models/`` made it; :func:`preference_model` fills it in.
         settings: with which settings, likewise.
     """
@@ -83,6 +84,7 @@ class PreferenceModel(NamedTuple):
     needs: tuple[str, ...] = ()
     silence: bool = False
     dims: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    coords: tuple[tuple[str, tuple[Any, ...]], ...] = ()
     canonical: Callable[[Sites], Sites] | None = None
     name: str = ""
     settings: tuple[tuple[str, Any], ...] = ()
@@ -207,7 +209,9 @@ class Layout(NamedTuple):
         unravel: vector to unconstrained sites.
         constrain: vector to sample sites.
         unconstrain: sample sites to vector; other names are ignored.
-        reported: vector to sample sites and deterministic ones: what people look at.
+        canonical: of vectors that mean the same, the one that is kept.
+        reported: vector to sample sites and deterministic ones of the canonical vector: what
+            people look at.
         to_params: sample sites to ``params``.
         dims: names of the dimensions of all reported sites.
     """
@@ -216,6 +220,7 @@ class Layout(NamedTuple):
     unravel: Callable[[Array], Sites]
     constrain: Callable[[Array], Sites]
     unconstrain: Callable[[Sites], Array]
+    canonical: Callable[[Array], Array]
     reported: Callable[[Array], Sites]
     to_params: Callable[[Sites], Any]
     dims: dict[str, tuple[str, ...]]
@@ -255,8 +260,13 @@ def _layout(model: PreferenceModel, sizes: Sizes, precision: jnp.dtype) -> Layou
     def to_params(values: Sites) -> Any:
         return handlers.substitute(model.prior, data=values)(sizes)
 
+    def canonical(vector: Array) -> Array:
+        if model.canonical is None:
+            return vector
+        return ravel_pytree(model.canonical(unravel(vector)))[0]
+
     def reported(vector: Array) -> Sites:
-        values = constrain(vector)
+        values = constrain(canonical(vector))
         if derived:
             run = handlers.trace(handlers.substitute(model.prior, data=values))
             trace = run.get_trace(sizes)
@@ -272,7 +282,7 @@ def _layout(model: PreferenceModel, sizes: Sizes, precision: jnp.dtype) -> Layou
                 f"{model.name or 'model'}: expected names for {len(shape)} dimensions of site "
                 f"{name}, got {found}; give the model dims"
             )
-    return Layout(flat.size, unravel, constrain, unconstrain, reported, to_params, dims)
+    return Layout(flat.size, unravel, constrain, unconstrain, canonical, reported, to_params, dims)
 
 
 def _plates(site: dict[str, Any]) -> tuple[str, ...]:

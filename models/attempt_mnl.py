@@ -68,6 +68,7 @@ def attempt_mnl(
         linear=None,
         needs=(*base.needs, "attempt"),
         dims=(*base.dims, ("shift", ("attempt",))),
+        coords=(*base.coords, ("attempt", tuple(range(2, levels + 1)))),
     )
 
 

@@ -146,6 +146,7 @@ def coordinates(
         "user": _names("users", users, sizes.num_users, "user"),
         "time": np.arange(sizes.num_times),
         "obs": np.arange(0 if data is None else data.num_obs),
+        **dict(posterior.model.coords),
     }
     used = {dim for dims in _dims(posterior).values() for dim in dims}
     if data is None:

@@ -5,7 +5,6 @@ Hoffman and Gelman 2014, as implemented in NumPyro, with its own warm-up.
 
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PRNGKeyArray
 from numpyro.infer import NUTS
 
@@ -62,9 +61,7 @@ def fit(
         return jax.lax.scan(step, state, length=num_draws)[1]
 
     vectors, stats = jax.vmap(chain)(jax.random.split(key, num_chains))
-    if model.canonical is not None:
-        form, kept = layout(model, sizes), model.canonical
-        vectors = jax.vmap(jax.vmap(lambda v: ravel_pytree(kept(form.unravel(v)))[0]))(vectors)
+    vectors = jax.vmap(jax.vmap(layout(model, sizes).canonical))(vectors)
     status = jnp.select(
         [~jnp.isfinite(vectors).all(), jnp.mean(stats["diverging"]) > MOST_DIVERGING],
         [Status.NOT_FINITE, Status.POOR_MIXING],
