@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 from cqbayes.models.disjoint_mnl import disjoint_mnl
 
+from cqbayes import catalogue
 from cqbayes.catalogue import load_engine
 from cqbayes.diagnostics.datatree import GROUPS
 from cqbayes.errors import InputError
 from cqbayes.inference import InferenceInfo, Status, infer
 from cqbayes.inference.online import OnlineGaussian
 from cqbayes.posterior import Draws, Gaussian
-from cqbayes.preference import PreferenceModel
+from cqbayes.preference import PreferenceModel, layout, sizes_of
 from cqbayes.storage import checksum, load_posterior, save_posterior
 
 LLMS = ["small", "medium", "large", "xlarge"]
@@ -262,3 +263,25 @@ def test_a_failed_fit_stays_a_failed_fit(data, tmp_path):
     )
     save_posterior(tmp_path / "fit.nc", posterior, info)
     assert load_posterior(tmp_path / "fit.nc").info.verdict == Status.NOT_CONVERGED
+
+
+@pytest.mark.parametrize("name", catalogue.names("models"))
+def test_posteriors_of_every_model_survive_with_all_groups(name, choices, tmp_path):
+    data, _ = choices(seed=0, num_obs=30, full=True)
+    model, sizes = catalogue.load_model(name), sizes_of(data)
+    size = layout(model, sizes).size
+    posterior = Gaussian(
+        location=jnp.zeros(size), factor=0.1 * jnp.eye(size), model=model, sizes=sizes
+    )
+    info = InferenceInfo("laplace", jnp.array(0), {})
+    save_posterior(tmp_path / "fit.nc", posterior, info, data=data, num_draws=20)
+    found = load_posterior(tmp_path / "fit.nc")
+    assert found.posterior.model == model
+    assert {"posterior", *GROUPS} <= set(found.tree.children)
+    dims = layout(model, sizes).dims
+    for site, values in found.tree["posterior"].data_vars.items():
+        assert values.dims == ("chain", "draw", *dims[str(site)])
+        assert not any(dim.startswith(f"{site}_dim") for dim in values.dims), "all are named"
+    for group in ("posterior", "prior", "log_likelihood", "log_prior"):
+        for values in found.tree[group].data_vars.values():
+            assert np.isfinite(values).all(), (group, values.name)

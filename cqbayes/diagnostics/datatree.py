@@ -146,7 +146,7 @@ def coordinates(
         "user": _names("users", users, sizes.num_users, "user"),
         "time": np.arange(sizes.num_times),
         "obs": np.arange(0 if data is None else data.num_obs),
-        **dict(posterior.model.coords),
+        **{name: list(values) for name, values in posterior.model.coords},
     }
     used = {dim for dims in _dims(posterior).values() for dim in dims}
     if data is None:
@@ -170,7 +170,7 @@ _OF_DATA = {
     "weight": ("obs",),
     "attributes": ("obs", "llm", "attribute"),
     "user_code": ("obs",),
-    "attempt": ("obs",),
+    "attempt_number": ("obs",),
     "time_block": ("obs",),
 }
 
@@ -255,7 +255,7 @@ def _log_prior(posterior: Posterior, vectors: Array) -> dict[str, Array]:
 
 def _constant(data: ChoiceData) -> dict[str, Any]:
     # A variable may not be called like a coordinate.
-    renamed = {"user": "user_code", "time": "time_block"}
+    renamed = {"user": "user_code", "attempt": "attempt_number", "time": "time_block"}
     optional = {renamed.get(name, name): getattr(data, name) for name in OPTIONAL}
     columns = {"context": data.context, "offered": data.offered, "weight": data.weight, **optional}
     return {name: column for name, column in columns.items() if column is not None}
