@@ -38,7 +38,7 @@ lint: env ## ruff: lint and format, without changing anything
 types: env ## pyright
 	$(BIN)/pyright
 
-bench: env ## rounds per second of the simulator
+bench: env ## rounds per second of the simulator; the posterior benchmark needs the extra bench
 	$(BIN)/python analyses/benchmarks/simulator.py
 
 wheel: env ## source distribution and wheel, in dist/
