@@ -16,6 +16,7 @@ from cqbayes.models.disjoint_mnl import disjoint_mnl
 
 from cqbayes import catalogue
 from cqbayes.catalogue import load_engine
+from cqbayes.choice import ChoiceData
 from cqbayes.diagnostics.datatree import GROUPS
 from cqbayes.errors import InputError
 from cqbayes.inference import InferenceInfo, Status, infer
@@ -139,8 +140,47 @@ def test_many_rows_are_thinned_and_it_is_said(fits, data, monkeypatch):
     tree = posterior.to_arviz(data=data, info=info)
     kept = tree["log_likelihood"].sizes["draw"]
     assert kept <= 10
-    assert tree["log_likelihood"].attrs["draws_kept"] == kept
-    assert tree["log_likelihood"].attrs["draws_made"] == tree["posterior"].sizes["draw"]
+    assert tree["posterior"].sizes["draw"] == kept, "draws of all groups are the same ones"
+    assert tree.attrs["draws_kept"] == kept
+    assert tree.attrs["draws_made"] == posterior.vectors.shape[1]
+
+
+def test_rows_that_say_nothing_are_no_observations(data):
+    """Idle rounds and padding would be constant log-likelihoods, which LOO cannot take."""
+    import arviz_stats
+
+    weight = np.ones(data.num_obs)
+    weight[[3, 77]] = 0
+    some = eqx.tree_at(lambda d: d.weight, data, jnp.asarray(weight, jnp.float32))
+    posterior, info = infer(jax.random.key(0), disjoint_mnl(), some, engine="laplace")
+    tree = posterior.to_arviz(data=some, info=info)
+    assert tree["log_likelihood"].sizes["obs"] == data.num_obs - 2
+    assert not set(tree["observed_data"]["obs"].values) & {3, 77}
+    assert np.isfinite(arviz_stats.loo(tree).elpd)
+
+
+def test_power_scaling_takes_what_hmc_gives(data):
+    """Prior sensitivity needs the same draws in log_prior and log_likelihood."""
+    import arviz_stats
+
+    posterior, info = infer(jax.random.key(0), disjoint_mnl(), data, engine="hmc")
+    table = arviz_stats.psense_summary(posterior.to_arviz(data=data, info=info))
+    assert np.isfinite(table[["prior", "likelihood"]].to_numpy(float)).all()
+
+
+def test_new_data_with_other_users(choices):
+    data, _ = choices(seed=0, num_obs=30, full=True)
+    model, sizes = catalogue.load_model("user_mnl"), sizes_of(data)
+    size = layout(model, sizes).size
+    posterior = Gaussian(
+        location=jnp.zeros(size), factor=0.1 * jnp.eye(size), model=model, sizes=sizes
+    )
+    other = eqx.tree_at(lambda d: d.user, data, jnp.zeros(30, jnp.int32))
+    other = ChoiceData(
+        other.context, other.offered, other.choice, other.weight, user=other.user, num_users=1
+    )
+    tree = posterior.to_arviz(data=other, num_draws=10, groups=["sample_stats", "log_likelihood"])
+    assert np.isfinite(tree["sample_stats"]["lp"]).all()
 
 
 def _changed(path: Path, change: Callable[[h5py.File], None]) -> None:

@@ -163,7 +163,10 @@ def _replicate(
     fit_key, draw_key, tie_key = jax.random.split(key, 3)
     posterior, info = fit(fit_key, model, data)
     drawn = np.asarray(_drawn(draw_key, posterior, model, data, num_draws))
-    single = jax.tree.map(lambda x: x[None, None], truth)
+    form = layout(model, sizes_of(data))
+    # Of truths that mean the same, the one that is reported, as of the draws.
+    kept = form.reported(form.unconstrain(truth))
+    single = jax.tree.map(lambda x: x[None, None], kept)
     true = np.asarray(_quantities(model, single, data))[0, 0]
     draws, ess = _thinned(posterior, drawn, num_draws)
     rank, pit = rank_among(tie_key, draws, true)

@@ -15,7 +15,7 @@ from cqbayes.choice import OPTIONAL, ChoiceData
 from cqbayes.errors import InputError
 from cqbayes.inference import InferenceInfo
 from cqbayes.posterior import Posterior
-from cqbayes.preference import layout, log_likelihoods, log_posterior, outcomes, sizes_of
+from cqbayes.preference import layout, log_likelihoods, log_prior, outcomes, sizes_of
 
 GROUPS = (
     "sample_stats",
@@ -27,9 +27,8 @@ GROUPS = (
     "observed_data",
     "constant_data",
 )
-POINTWISE = ("log_likelihood", "posterior_predictive", "prior_predictive")
 MOST_POINTWISE = 20_000_000  # numbers in a group that has one for every draw and row
-MOST_DRAWS = 2_000  # in such a group
+MOST_DRAWS = 4_000  # where there are such groups
 
 
 def to_datatree(
@@ -48,8 +47,12 @@ def to_datatree(
     The group ``posterior`` is always there. With ``data`` come ``sample_stats`` (the log-density
     ``lp`` and, with ``info``, what the engine said of every draw), ``log_likelihood``,
     ``log_prior``, ``posterior_predictive``, ``prior``, ``prior_predictive``, ``observed_data`` and
-    ``constant_data``. Groups that have a number for every draw and row hold evenly spread draws
-    only, 2,000 at most and 20 million numbers, and say so in their attributes.
+    ``constant_data``. There is then a number for every draw and row, so that only evenly spread
+    draws are kept, 4,000 at most and fewer where rows are many; the tree's attributes say so. Rows
+    that weigh or offer nothing are left out, and ``obs`` keeps the numbers of the others.
+
+    A row's log-likelihood is multiplied by its weight. With weights other than 0 and 1, leaving one
+    out means leaving out that much: not the same as leaving out one of as many rows of weight 1.
 
     Args:
         posterior: any.
@@ -79,34 +82,37 @@ def to_datatree(
         zip(("draws", *GROUPS), jax.random.split(key, 1 + len(GROUPS)), strict=True)
     )
     vectors = posterior.draws(keys["draws"], num_draws)
+    made, step = vectors.shape[:2], 1
+    if data is not None:
+        data, seen = _rows_that_count(data)
+        step = _step(made, data.num_obs)
+        vectors = vectors[:, ::step]
     found: dict[str, dict[str, Any]] = {"posterior": posterior.report(vectors)}
-    stats = {} if info is None else _per_draw(info, vectors.shape[:2])
+    stats = {} if info is None else {n: v[:, ::step] for n, v in _per_draw(info, made).items()}
     if data is not None:
         stats["lp"] = _log_density(posterior, vectors, data)
     if "sample_stats" in groups:
         found["sample_stats"] = stats
-    attributes = {}
+    coords = coordinates(posterior, llms, users)
     if data is not None:
-        few = _thinned(vectors, data.num_obs)
-        if few.shape[1] < vectors.shape[1]:
-            attributes = {"draws_kept": few.shape[1], "draws_made": vectors.shape[1]}
+        rows = data
+        before = _prior_draws(keys["prior"], posterior, num_draws)
         makers = {
-            "log_likelihood": lambda key: {"choice": _pointwise(posterior, few, data)},
-            "posterior_predictive": lambda key: {"choice": _predicted(key, posterior, few, data)},
-            "prior": lambda key: posterior.report(_prior_draws(key, posterior, num_draws)),
+            "log_likelihood": lambda key: {"choice": _pointwise(posterior, vectors, rows)},
+            "posterior_predictive": lambda key: {
+                "choice": _predicted(key, posterior, vectors, rows)
+            },
+            "prior": lambda key: posterior.report(before),
             "prior_predictive": lambda key: {
                 "choice": _predicted(
-                    key,
-                    posterior,
-                    _thinned(_prior_draws(keys["prior"], posterior, num_draws), data.num_obs),
-                    data,
+                    key, posterior, before[:, :: _step(before.shape[:2], rows.num_obs)], rows
                 )
             },
-            "observed_data": lambda key: {"choice": data.choice},
-            "constant_data": lambda key: _constant(data),
+            "observed_data": lambda key: {"choice": rows.choice},
+            "constant_data": lambda key: _constant(rows),
         }
         found |= {name: make(keys[name]) for name, make in makers.items() if name in groups}
-    coords = coordinates(posterior, data, llms, users)
+        coords["obs"] = seen
     tree = arviz_base.from_dict(
         {
             group: {name: np.asarray(value) for name, value in variables.items()}
@@ -115,8 +121,12 @@ def to_datatree(
         },
         coords=coords,
         dims=_dims(posterior),
-        attrs=dict.fromkeys((name for name in POINTWISE if name in found), attributes),
     )
+    if step > 1:
+        tree.attrs.update(draws_made=made[1], draws_kept=vectors.shape[1])
+    effective = getattr(posterior, "effective", None)
+    if effective is not None:
+        tree.attrs["effective_draws"] = float(effective)
     if data is not None and "log_prior" in groups:
         # Its variables are called like the sites, but have none of their dimensions.
         densities = {name: np.asarray(v) for name, v in _log_prior(posterior, vectors).items()}
@@ -132,10 +142,7 @@ def to_datatree(
 
 
 def coordinates(
-    posterior: Posterior,
-    data: ChoiceData | None = None,
-    llms: list[str] | None = None,
-    users: list[str] | None = None,
+    posterior: Posterior, llms: list[str] | None = None, users: list[str] | None = None
 ) -> dict[str, Any]:
     """Names along the dimensions that have any."""
     sizes = posterior.sizes
@@ -145,14 +152,18 @@ def coordinates(
         "attribute": [f"a{k}" for k in range(sizes.num_attributes)],
         "user": _names("users", users, sizes.num_users, "user"),
         "time": np.arange(sizes.num_times),
-        "obs": np.arange(0 if data is None else data.num_obs),
         **{name: list(values) for name, values in posterior.model.coords},
     }
-    used = {dim for dims in _dims(posterior).values() for dim in dims}
-    if data is None:
-        used -= {dim for name in _OF_DATA for dim in _OF_DATA[name]}
-        used |= {dim for dims in layout(posterior.model, sizes).dims.values() for dim in dims}
-    return {name: values for name, values in coords.items() if name in used and len(values)}
+    return {name: values for name, values in coords.items() if len(values)}
+
+
+def _rows_that_count(data: ChoiceData) -> tuple[ChoiceData, np.ndarray]:
+    """Rows of positive weight that offer something, and which they are.
+
+    The others are idle rounds and padding: to ArviZ they would be observations.
+    """
+    seen = np.flatnonzero(np.asarray((data.weight > 0) & jnp.any(data.offered, axis=-1)))
+    return jax.tree.map(lambda column: column[seen], data), seen
 
 
 def _names(what: str, names: list[str] | None, count: int, prefix: str) -> list[str]:
@@ -188,15 +199,21 @@ def _per_draw(info: InferenceInfo, shape: tuple[int, ...]) -> dict[str, Any]:
     return {name: value for name, value in info.stats.items() if np.shape(value) == shape}
 
 
-def _thinned(vectors: Array, num_obs: int) -> Array:
-    chains, draws = vectors.shape[:2]
-    most = max(1, min(MOST_DRAWS, MOST_POINTWISE // num_obs) // chains)
-    return vectors[:, :: -(-draws // most)]
+def _step(shape: tuple[int, ...], num_obs: int) -> int:
+    """Every how many draws are kept, of ``[chain, draw]``."""
+    most = max(1, min(MOST_DRAWS, MOST_POINTWISE // max(1, num_obs)) // shape[0])
+    return -(-shape[1] // most)
 
 
 @eqx.filter_jit
 def _log_density(posterior: Posterior, vectors: Array, data: ChoiceData) -> Array:
-    return _over_draws(log_posterior(posterior.model, data), vectors)
+    model, form = posterior.model, layout(posterior.model, posterior.sizes)
+    prior = log_prior(model, posterior.sizes)
+
+    def density(vector: Array) -> Array:
+        return prior(vector) + jnp.sum(log_likelihoods(model, form.params(vector), data))
+
+    return _over_draws(density, vectors)
 
 
 def _over_draws(function: Any, *columns: Any) -> Any:

@@ -35,7 +35,7 @@ _MEANINGS = {
     Status.OK: "nothing found wrong",
     Status.NOT_CONVERGED: "the optimiser stopped before it converged",
     Status.NOT_POSITIVE_DEFINITE: "the curvature at the mode is not that of a peak: use nuts",
-    Status.POOR_APPROXIMATION: "the Gaussian is too far from the posterior (k-hat): use nuts",
+    Status.POOR_APPROXIMATION: "the Gaussian is far from the posterior (k-hat or ESS): use nuts",
     Status.POOR_MIXING: "the chains disagree or diverged: more draws, or another form of the model",
     Status.NOT_FINITE: "the posterior density is not finite: check the data's scale",
 }

@@ -62,6 +62,8 @@ def fit(
     size = gaussian.location.size
     longest = STEP * size**-0.25
     leapfrogs = num_leapfrogs or math.ceil(PATH / longest)
+    if num_leapfrogs is None:
+        longest = min(longest, 1.1 * PATH / leapfrogs)  # with few parameters, no path close to pi
 
     def propose(chain: _Chain, key: PRNGKeyArray) -> tuple[_Chain, Array, Array]:
         momentum_key, step_key, accept_key = jax.random.split(key, 3)

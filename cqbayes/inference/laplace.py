@@ -95,7 +95,7 @@ def _climb(at: Surface, begin: Array, curvature: Array, max_iterations: int) -> 
     A curvature of NaN is none.
 
     Each step solves ``(H + damping I) step = slope``. A step that does not raise the density is
-    taken back and the damping raised, so every accepted step climbs.
+    taken back and the damping raised, so every accepted step climbs, up to rounding.
     """
     tolerance = 100 * jnp.finfo(begin.dtype).eps
     identity = jnp.eye(begin.size, dtype=begin.dtype)

@@ -9,9 +9,9 @@ from jaxtyping import Array, PRNGKeyArray
 from numpyro.infer import NUTS
 
 from cqbayes.choice import ChoiceData
-from cqbayes.inference import Engine, InferenceInfo, Status
-from cqbayes.posterior import Draws, Posterior
-from cqbayes.preference import PreferenceModel, layout, log_posterior, sizes_of
+from cqbayes.inference import Engine, InferenceInfo, Status, laplace
+from cqbayes.posterior import Draws, Gaussian, Posterior
+from cqbayes.preference import PreferenceModel, layout, sizes_of
 
 RHAT_LIMIT = 1.01
 ESS_PER_CHAIN = 100  # Vehtari et al. 2021
@@ -35,7 +35,8 @@ def fit(
     1 around 0 of the unconstrained space.
     """
     sizes = sizes_of(data)
-    density = log_posterior(model, data)
+    anchor = start.location if isinstance(start, Gaussian) else jnp.zeros(layout(model, sizes).size)
+    density = laplace.difference(model, data, anchor)
 
     def chain(key: PRNGKeyArray) -> tuple[Array, dict[str, Array]]:
         begin_key, run_key = jax.random.split(key)

@@ -219,7 +219,7 @@ def fit(
     data: ChoiceData,
     start: Posterior | None = None,
     growth: float = 1.05,
-    first: int = 256,
+    first: int = 32,
 ) -> tuple[OnlineGaussian, InferenceInfo]:
     """What the online Gaussian is after all rows; uses neither randomness nor ``start``.
 
@@ -241,7 +241,8 @@ def fit(
     posterior = update(begin, tail) if end < data.num_obs else begin
     finite = jnp.isfinite(posterior.location).all() & jnp.isfinite(posterior.factor).all()
     # Rows whose numbers overflow are passed over: if all were, nothing has been learnt.
-    learnt = jnp.any(posterior.location != 0) | ~jnp.any(data.cleared().offered)
+    rows = data.cleared()
+    learnt = jnp.any(posterior.location != 0) | ~(jnp.any(rows.offered) & jnp.any(rows.context))
     failures = [Status.NOT_FINITE, Status.NOT_CONVERGED]
     status = jnp.select([~finite | ~learnt, ~good], failures, Status.OK)
     stats = {"rows": jnp.sum(data.weight > 0), "relinearised_at": jnp.array(end)}
@@ -252,6 +253,8 @@ def last_end(num_obs: int, growth: float, first: int) -> int:
     """Rows at the last relinearisation, or 0: the largest ``first growth^k`` up to ``num_obs``."""
     if growth != 0 and growth <= 1:
         raise InputError(f"growth: expected a factor above 1, or 0 for none, got {growth}")
+    if first < 1:
+        raise InputError(f"first: expected at least one row, got {first}")
     if not growth or num_obs < first:
         return 0
     steps = math.floor(math.log(num_obs / first) / math.log(growth) + 1e-9)

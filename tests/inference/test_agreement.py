@@ -149,7 +149,7 @@ def test_online_stays_close_to_the_exact_posterior(choices, disjoint_mnl, slate_
 
     A plain one-step update on the same rows is several times as far off.
     """
-    num_obs = next(n for n in range(8_000, 9_000) if last_end(n, 1.05, 256) > 8_000) - 1
+    num_obs = next(n for n in range(8_000, 9_000) if last_end(n, 1.05, 32) > 8_000) - 1
     gaps, plain_gaps, ratios = [], [], []
     for seed in range(3):
         data, _ = choices(seed=seed, num_obs=num_obs, slate_size=slate_size)
