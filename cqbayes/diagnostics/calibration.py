@@ -184,6 +184,14 @@ def _drawn(
 
 
 @eqx.filter_jit
+def _true(model: PreferenceModel, truth: Sites, data: ChoiceData) -> Float[Array, " quantity"]:
+    form = layout(model, sizes_of(data))
+    # Where several values mean the same, the truth is told as the draws are.
+    canonical = form.reported(form.unconstrain(truth))
+    return _quantities(model, jax.tree.map(lambda x: x[None, None], canonical), data)[0, 0]
+
+
+@eqx.filter_jit
 def _quantities(
     model: PreferenceModel, sites: Sites, data: ChoiceData
 ) -> Float[Array, "chain draw quantity"]:

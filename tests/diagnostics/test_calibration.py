@@ -26,7 +26,7 @@ from cqbayes.errors import InputError
 from cqbayes.inference import Engine, InferenceInfo, Status, run_engine
 from cqbayes.inference.laplace import fit as laplace_fit
 from cqbayes.posterior import Draws
-from cqbayes.preference import Sizes
+from cqbayes.preference import Sizes, layout
 
 SIZES = Sizes(num_llms=2, dim=1)
 GOOD, BAD = 1e-3, 1e-6  # p-values: what is right stays above the one, what is wrong below the other
@@ -243,6 +243,27 @@ def test_correlated_draws_are_thinned(by_gaussian):
     # An AR(1) chain's effective sample size is about n (1 - rho) / (1 + rho), here 105.
     assert 60 < float(calibration["ess"].mean()) < 110
     np.testing.assert_array_equal(calibration["ranked"], calibration["ess"] // 4)
+
+
+def test_truths_are_told_as_the_draws_are():
+    """Factors of a low-rank model are turned to where they can be compared."""
+    model, sizes = cqbayes.load_model("low_rank_mnl"), Sizes(num_llms=2, dim=2)
+    form = layout(model, sizes)
+    predictive = Predictive(model.prior, num_samples=99)
+
+    @jax.jit
+    def drawn(key):
+        return jax.vmap(lambda sites: form.canonical(form.unconstrain(sites)))(
+            predictive(key, sizes)
+        )
+
+    def prior(key, model, data):
+        draws = Draws(drawn(key)[None], model, sizes, effective=jnp.array(400.0))
+        return draws, InferenceInfo("prior", jnp.array(0), {})
+
+    static = fixed(random_design(jax.random.key(1), 20, sizes))
+    found = uniformity(calibrate(jax.random.key(3), model, static, prior))
+    assert found.table["p_value"].drop("log_likelihood").min() > GOOD
 
 
 def test_failed_fits_are_counted_and_kept_apart(by_gaussian):
