@@ -28,8 +28,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: env ## the whole loop; the report is out/demo/report.html
 	$(BIN)/cqbayes demo --out out/demo
 
-test: env ## all tests, warnings as errors
-	$(BIN)/python -m pytest $(ARGS)
+test: env ## all tests, on two cores, warnings as errors
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: env ## ruff: lint and format, without changing anything
 	$(BIN)/ruff check .

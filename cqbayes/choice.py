@@ -151,7 +151,9 @@ def choice_data(
         2
     """
     context = _numeric("context", context, 2)
-    offered = np.asarray(offered)
+    if context.shape[1] == 0:
+        raise InputError("context: expected at least one dimension, got none; give a constant one")
+    offered = _array("offered", offered)
     if offered.ndim != 2 or len(offered) != len(context):
         raise InputError(
             f"offered: expected booleans of shape ({len(context)}, num_llms) to go with context "
@@ -163,7 +165,7 @@ def choice_data(
         offered = offered.astype(bool)
     if offered.shape[1] == 0:
         raise InputError("offered: expected at least one LLM, got none")
-    choice = np.asarray(choice)
+    choice = _array("choice", choice)
     if choice.shape != context.shape[:1] or not np.issubdtype(choice.dtype, np.integer):
         raise InputError(
             f"choice: expected {len(context)} integers, got {choice.dtype} of shape {choice.shape}"
@@ -200,7 +202,7 @@ def _attributes(values: Any, shape: tuple[int, ...]) -> np.ndarray:
     values = _numeric("attributes", values, np.ndim(values))
     if values.ndim == 2:
         values = np.broadcast_to(values, (shape[0], *values.shape))
-    if values.ndim != 3 or values.shape[:2] != shape:
+    if values.ndim != 3 or values.shape[:2] != shape or values.shape[2] == 0:
         raise InputError(
             f"attributes: expected shape ({shape[0]}, {shape[1]}, num_attributes) or "
             f"({shape[1]}, num_attributes), got {values.shape}"
@@ -209,10 +211,11 @@ def _attributes(values: Any, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _whole(name: str, values: Any, num_obs: int, least: int) -> np.ndarray:
-    values = np.asarray(values)
+    values = _array(name, values)
     if values.shape != (num_obs,) or not np.issubdtype(values.dtype, np.integer):
         raise InputError(
-            f"{name}: expected {num_obs} integers, got {values.dtype} of shape {values.shape}"
+            f"{name}: expected {num_obs} integers, got {values.dtype} of shape {values.shape}; "
+            "pandas.factorize makes codes of names"
         )
     _reject(name, (values < least) | (values > MOST_LEVELS), values, f"{least} to {MOST_LEVELS}")
     return values
@@ -222,7 +225,16 @@ def _levels(codes: np.ndarray | None) -> int:
     return 0 if codes is None or codes.size == 0 else int(codes.max()) + 1
 
 
+def _array(name: str, values: Any) -> np.ndarray:
+    try:
+        return np.asarray(values)
+    except ValueError:
+        raise InputError(f"{name}: expected rows of one length, got a ragged list") from None
+
+
 def _numeric(name: str, values: Any, ndim: int) -> np.ndarray:
+    if np.ma.isMaskedArray(values) or _array(name, values).dtype.kind in "cMm":
+        raise InputError(f"{name}: expected plain numbers, got masked, complex or dates") from None
     try:
         # As it will be computed with: what overflows there is not finite either.
         with np.errstate(over="ignore"):

@@ -44,7 +44,7 @@ def fit(
     log: Annotated[Path, typer.Argument(help="Choice data in Parquet.")],
     model: Annotated[str, typer.Option(help="A file of models/.")] = "disjoint_mnl",
     engine: Annotated[str, typer.Option(help="auto, laplace, hmc, nuts, svi or online.")] = "auto",
-    out: Annotated[Path, typer.Option(help="NetCDF file for the posterior.")] = Path("out/fit.nc"),
+    out: Annotated[Path, typer.Option(help="Posterior: .nc or .zarr.")] = Path("out/fit.nc"),
     seed: Seed = 0,
 ) -> None:
     """Fits a preference model to logged retrials."""
@@ -63,7 +63,7 @@ def fit(
     load_engine(engine)
     data, llms = read_choices(log)
     check_data(chosen, data)
-    writable_file(out, inputs=(log,))
+    writable_file(out, inputs=(log,), folder_too=out.suffix == ".zarr")
     with bar(f"fit: {engine}", total=1) as advance:
         posterior, info = infer(jax.random.key(seed), chosen, data, engine=engine)
         advance(1)

@@ -30,14 +30,18 @@ def writable_folder(path: str | Path) -> Path:
     return folder
 
 
-def writable_file(path: str | Path, inputs: tuple[Path, ...] = ()) -> Path:
+def writable_file(
+    path: str | Path, inputs: tuple[Path, ...] = (), folder_too: bool = False
+) -> Path:
     """Makes sure that a file can be written at ``path``, and that it is none of the inputs.
+
+    With ``folder_too`` a folder may stand there, as those of Zarr do.
 
     Raises:
         InputError: if it cannot; call this before the work, not after it.
     """
     path = Path(path)
-    if not path.name or path.is_dir():
+    if not path.name or (path.is_dir() and not folder_too):
         raise InputError(f"{path}: expected the name of a file to write, got a folder")
     if any(path.resolve() == Path(name).resolve() for name in inputs):
         raise InputError(f"{path}: expected another file than the input, which would be lost")

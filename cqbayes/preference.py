@@ -105,7 +105,8 @@ def preference_model(
     The same settings then give the same functions, hence one compilation; and a stored posterior
     can say what it is a posterior of. Settings are numbers, strings, tuples of them, or models.
     """
-    signature = inspect.signature(factory)
+    signature = inspect.signature(factory, eval_str=True)
+    name = factory.__name__
 
     @lru_cache(maxsize=256)
     def build(settings: tuple[tuple[str, Any], ...]) -> PreferenceModel:
@@ -114,11 +115,49 @@ def preference_model(
 
     @wraps(factory)
     def model(*args: _Settings.args, **kwargs: _Settings.kwargs) -> PreferenceModel:
-        bound = signature.bind(*args, **kwargs)
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            known = ", ".join(signature.parameters)
+            raise InputError(f"{name}: expected settings among {known}: {error}") from None
         bound.apply_defaults()
-        return build(tuple(bound.arguments.items()))
+        kinds = signature.parameters
+        return build(
+            tuple(
+                (n, _setting(name, n, v, kinds[n].annotation)) for n, v in bound.arguments.items()
+            )
+        )
 
     return model
+
+
+def _setting(model: str, name: str, value: Any, kind: Any) -> Any:
+    """A model's setting, checked by its annotation: numbers of models are scales and counts."""
+    if isinstance(value, list):
+        value = tuple(value)
+    elif hasattr(value, "item") and getattr(value, "ndim", None) == 0:
+        value = value.item()  # a scalar of NumPy's or JAX's
+
+    def scale(x: Any) -> bool:
+        return isinstance(x, int | float) and not isinstance(x, bool) and 0 < x < float("inf")
+
+    expected = {
+        float: ("a positive number", scale),
+        int: ("a positive integer", lambda x: scale(x) and isinstance(x, int)),
+        bool: ("True or False", lambda x: isinstance(x, bool)),
+        PreferenceModel: ("a model, as of cqbayes.load_model", _is_model),
+        tuple[float, float]: (
+            "two positive numbers",
+            lambda x: isinstance(x, tuple) and len(x) == 2 and all(map(scale, x)),
+        ),
+    }.get(kind)
+    if expected is not None and not expected[1](value):
+        raise InputError(f"{model}: expected {name} to be {expected[0]}, got {value!r}")
+    return value
+
+
+def _is_model(value: Any) -> bool:
+    return isinstance(value, PreferenceModel)
 
 
 def sizes_of(data: ChoiceData) -> Sizes:
@@ -234,10 +273,17 @@ def layout(model: PreferenceModel, sizes: Sizes) -> Layout:
     return _layout(model, sizes, jnp.result_type(float))
 
 
+def _prior_trace(model: PreferenceModel, sizes: Sizes) -> dict[str, Any]:
+    with jax.ensure_compile_time_eval():
+        return handlers.trace(handlers.seed(model.prior, jax.random.key(0))).get_trace(sizes)
+
+
 @lru_cache(maxsize=256)
 def _layout(model: PreferenceModel, sizes: Sizes, precision: jnp.dtype) -> Layout:
-    with jax.ensure_compile_time_eval():
-        trace = handlers.trace(handlers.seed(model.prior, jax.random.key(0))).get_trace(sizes)
+    try:
+        trace = _prior_trace(model, sizes)
+    except AssertionError as error:  # NumPyro's word for a site that occurs twice, and the like
+        raise InputError(f"{model!r}: no such model at {sizes}: {error}") from None
     sites = {
         name: site
         for name, site in trace.items()

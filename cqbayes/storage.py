@@ -28,7 +28,11 @@ from cqbayes.provenance import provenance
 FORMAT = "cqbayes posterior 1"
 MOST_BYTES = 8 * 2**30  # a file that unpacks to more is refused before it is read
 _KINDS = {kind.__name__: kind for kind in (Gaussian, Draws, OnlineGaussian)}
-_SIGNED = ("format", "kind", "model", "sizes", "llms", "engine", "status", "reason", "stats")
+_SIGNED = (
+    *("format", "kind", "model", "sizes", "llms", "engine", "status", "reason", "stats"),
+    *("versions", "seed"),
+)
+_FAILED = (Status.NOT_FINITE, Status.NOT_POSITIVE_DEFINITE)  # what was returned is a stand-in
 
 
 class Stored(NamedTuple):
@@ -85,7 +89,19 @@ def save_posterior(
     import xarray as xr
 
     path = Path(path)
+    if not isinstance(posterior, Posterior) or not isinstance(info, InferenceInfo):
+        raise InputError(
+            "save_posterior: expected a path, a posterior and its info, as cqbayes.infer gives "
+            f"them, got {type(posterior).__name__} and {type(info).__name__}"
+        )
+    if path.suffix not in (".nc", ".zarr"):
+        raise InputError(f"{path}: expected a name that ends in .nc or .zarr")
+    if info.verdict in _FAILED:
+        raise InputError(f"{path}: a failed fit is not saved: {info.verdict.meaning}")
     _check_proper(str(path), posterior)
+    if path.suffix == ".zarr":
+        _check_zarr()
+        _check_replaceable(path)
     tree = to_datatree(posterior, data=data, info=info, llms=llms, **options)
     fields = {name: np.asarray(value) for name, value in _arrays(posterior).items()}
     state = {
@@ -105,7 +121,6 @@ def save_posterior(
         tree.attrs["seed"] = seed
     tree.attrs["checksum"] = checksum(tree)
     if path.suffix == ".zarr":
-        _check_zarr()
         with replacing_folder(path) as temporary:
             tree.to_zarr(temporary, mode="w", consolidated=False, zarr_format=2)
     else:
@@ -130,6 +145,8 @@ def load_posterior(
             covariance that is not positive definite.
     """
     path = Path(path)
+    if model is not None and not isinstance(model, PreferenceModel):
+        raise InputError(f"model: expected a PreferenceModel, got {type(model).__name__}")
     tree = _read(path)
     if tree.attrs.get("format") != FORMAT:
         raise InputError(f"{path}: expected a file of format {FORMAT!r}; save it again")
@@ -172,8 +189,8 @@ def describe(model: PreferenceModel) -> dict[str, Any]:
 def checksum(tree: Any) -> str:
     """SHA-256 of what a file says: names, shapes and numbers of all groups, and its attributes."""
     digest = hashlib.sha256()
-    signed = {name: tree.attrs.get(name) for name in _SIGNED}
-    digest.update(json.dumps(signed, sort_keys=True, default=str).encode())
+    signed = {name: str(tree.attrs.get(name)) for name in _SIGNED}
+    digest.update(json.dumps(signed, sort_keys=True).encode())
     for group in sorted(tree.children):
         variables = tree[group].dataset.variables
         for name in sorted(map(str, variables)):
@@ -222,6 +239,12 @@ def _read(path: Path) -> Any:
 def _check_zarr() -> None:
     if importlib.util.find_spec("zarr") is None:
         raise InputError("zarr is not installed: pip install 'cqbayes[zarr]', or write .nc")
+
+
+def _check_replaceable(path: Path) -> None:
+    """Only a posterior of ours may be replaced: a folder can hold anything."""
+    if path.exists() and not (path.is_dir() and _read(path).attrs.get("format") == FORMAT):
+        raise InputError(f"{path}: expected nothing there or a posterior to replace, got another")
 
 
 def _made_anew(path: Path, description: dict[str, Any]) -> PreferenceModel:

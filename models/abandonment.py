@@ -54,7 +54,8 @@ def abandonment(
         >>> [round(float(p), 3) for p in jnp.exp(law.log_probs)]  # retry, taken, silence
         [0.4, 0.5, 0.1]
     """
-    if not isinstance(acknowledged, tuple) and not 0 <= acknowledged <= 1:
+    pair = isinstance(acknowledged, tuple) and len(acknowledged) == 2 and min(acknowledged) > 0
+    if not (pair or (isinstance(acknowledged, int | float) and 0 <= acknowledged <= 1)):
         raise InputError(
             "abandonment: expected acknowledged to be a probability from 0 to 1 or the two numbers "
             f"of a Beta prior, got {acknowledged}"

@@ -23,6 +23,7 @@ from jaxtyping import Array, Float
 from numpyro.distributions import Distribution, Normal
 
 from cqbayes.choice import Situation
+from cqbayes.errors import InputError
 from cqbayes.preference import PreferenceModel, Sizes, preference_model
 
 from .disjoint_mnl import MODEL as DISJOINT
@@ -46,6 +47,9 @@ def attempt_mnl(
         >>> MODEL.utility(params, third).tolist()
         [0.25, 0.25, 0.25]
     """
+
+    if levels < 2:
+        raise InputError(f"attempt_mnl: expected levels of 2 or more, got {levels}")
 
     def prior(sizes: Sizes) -> dict[str, Any]:
         with numpyro.plate("attempt", levels - 1):

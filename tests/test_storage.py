@@ -230,7 +230,7 @@ def test_a_changed_status_is_noticed(stored):
         (lambda t: t.attrs.update(model='{"name": "os.system", "settings": {}}'), "model: expec"),
         (
             lambda t: t.attrs.update(model='{"name": "disjoint_mnl", "settings": {"wings": 2}}'),
-            "no such settings",
+            "expected settings among",
         ),
         (lambda t: t.attrs.update(format="another 3"), "expected a file of format"),
         (lambda t: t.attrs.update(status="fine"), "expected all attributes"),

@@ -15,7 +15,7 @@ from cqbayes.choice import OPTIONAL, ChoiceData
 from cqbayes.errors import InputError
 from cqbayes.inference import InferenceInfo
 from cqbayes.posterior import Posterior
-from cqbayes.preference import layout, log_likelihoods, log_prior, outcomes, sizes_of
+from cqbayes.preference import check_data, layout, log_likelihoods, log_prior, outcomes, sizes_of
 
 GROUPS = (
     "sample_stats",
@@ -69,14 +69,12 @@ def to_datatree(
     """
     import arviz_base
 
+    groups = [groups] if isinstance(groups, str) else list(groups)
     unknown = [name for name in groups if name not in GROUPS]
     if unknown:
         raise InputError(f"groups: expected some of {', '.join(GROUPS)}, got {unknown[0]}")
-    if data is not None and not _same_llms_and_features(posterior, data):
-        raise InputError(
-            f"data: expected choices with {posterior.sizes.num_llms} LLMs and "
-            f"{posterior.sizes.dim} context dimensions, got {data.num_llms} and {data.dim}"
-        )
+    if data is not None:
+        _check_fits(posterior, data)
     key = jax.random.key(0) if key is None else key
     keys: dict[str, Array] = dict(
         zip(("draws", *GROUPS), jax.random.split(key, 1 + len(GROUPS)), strict=True)
@@ -170,7 +168,8 @@ def _names(what: str, names: list[str] | None, count: int, prefix: str) -> list[
     if names is None:
         return [f"{prefix}{i}" for i in range(count)]
     if not len(names) == len(set(names)) == count:
-        raise InputError(f"{what}: expected {count} different names, got {len(names)}")
+        came = f"{len(names)}, {len(set(names))} of them different"
+        raise InputError(f"{what}: expected {count} different names, got {came}")
     return [str(name) for name in names]
 
 
@@ -191,8 +190,20 @@ def _dims(posterior: Posterior) -> dict[str, list[str]]:
     return {name: list(dims) for name, dims in (_OF_DATA | sites).items()}
 
 
-def _same_llms_and_features(posterior: Posterior, data: ChoiceData) -> bool:
-    return sizes_of(data)[:2] == posterior.sizes[:2]
+def _check_fits(posterior: Posterior, data: ChoiceData) -> None:
+    """Refuses data of other LLMs or features. Users and times may be others."""
+    if not isinstance(data, ChoiceData):
+        raise InputError(f"data: expected ChoiceData, got {type(data).__name__}")
+    check_data(posterior.model, data)
+    expected, found = posterior.sizes, sizes_of(data)
+    needed = ["num_llms", "dim"]
+    needed += ["num_attributes"] if "attributes" in posterior.model.needs else []
+    for name in needed:
+        if getattr(expected, name) != getattr(found, name):
+            raise InputError(
+                f"data: expected {name} of {getattr(expected, name)} as in the posterior, "
+                f"got {getattr(found, name)}"
+            )
 
 
 def _per_draw(info: InferenceInfo, shape: tuple[int, ...]) -> dict[str, Any]:

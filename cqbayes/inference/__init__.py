@@ -31,13 +31,16 @@ class Status(IntEnum):
         return _MEANINGS[self]
 
 
+# Smallest values of settings that count something, where they are not 1. R-hat needs four draws.
+LEAST = {"num_burn_in": 0, "num_warmup": 0, "num_draws": 4}
+
 _MEANINGS = {
     Status.OK: "nothing found wrong",
     Status.NOT_CONVERGED: "the optimiser stopped before it converged",
     Status.NOT_POSITIVE_DEFINITE: "the curvature at the mode is not that of a peak: use nuts",
     Status.POOR_APPROXIMATION: "the Gaussian is far from the posterior (k-hat or ESS): use nuts",
     Status.POOR_MIXING: "the chains disagree or diverged: more draws, or another form of the model",
-    Status.NOT_FINITE: "the posterior density is not finite: check the data's scale",
+    Status.NOT_FINITE: "the density is not finite: check the data's scale, and that they can be",
 }
 
 
@@ -155,10 +158,15 @@ def infer(
             f"engine {engine}: expected settings among {', '.join(known) or 'none'}, "
             f"got {', '.join(unknown)}"
         )
+    _check_settings(engine, chosen, settings)
+    _check_key(key)
     check_data(model, data)
+    if start is not None and not isinstance(start, Posterior):
+        raise InputError(f"start: expected a posterior, got {type(start).__name__}")
     if start is not None and (start.model, start.sizes) != (model, sizes_of(data)):
         raise InputError(
-            f"start: expected a posterior of the same model at {sizes_of(data)}, got {start.sizes}"
+            f"start: expected a posterior of {model!r} at {sizes_of(data)}, "
+            f"got one of {start.model!r} at {start.sizes}"
         )
     return run_engine(chosen, key, model, data, start, settings)
 
@@ -180,6 +188,36 @@ def run_engine(
         of_check = {n: v for n, v in settings.items() if n in _settings_of(engine.check)}
         posterior, info = engine.check(check_key, posterior, info, model, data, **of_check)
     return posterior, info
+
+
+def _check_key(key: Any) -> None:
+    typed = isinstance(key, jax.Array) and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key)
+    old = np.shape(key) == (2,) and getattr(key, "dtype", None) == np.uint32
+    if not (typed and key.ndim == 0) and not old:
+        raise InputError("key: expected one JAX key, such as jax.random.key(0)")
+
+
+def _check_settings(name: str, engine: Engine, settings: dict[str, Any]) -> None:
+    """By what their defaults are: counts are at least 1 or 0, other numbers finite."""
+    parameters: dict[str, Any] = {}
+    for function in (engine.fit, engine.check):
+        parameters |= {} if function is None else dict(inspect.signature(function).parameters)
+    for setting, value in settings.items():
+        default = parameters[setting].default
+        least = LEAST.get(setting, 1)
+        number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+        if isinstance(default, bool):
+            good, expected = isinstance(value, bool), "True or False"
+        elif isinstance(default, int) or default is None:
+            whole = isinstance(value, int | np.integer) and number
+            good = (whole and value >= least) or (default is None and value is None)
+            expected = f"an integer of at least {least}"
+        elif isinstance(default, float):
+            good, expected = number and 0 <= value < float("inf"), "a finite number, not negative"
+        else:
+            good, expected = isinstance(value, type(default)), f"a {type(default).__name__}"
+        if not good:
+            raise InputError(f"engine {name}: expected {setting} to be {expected}, got {value!r}")
 
 
 def _settings_of(function: Callable[..., Any] | None) -> list[str]:

@@ -24,6 +24,7 @@ from jax.scipy.linalg import cho_solve, solve_triangular
 from jaxtyping import Array, PRNGKeyArray
 
 from cqbayes.choice import ChoiceData
+from cqbayes.errors import InputError
 from cqbayes.inference import Engine, InferenceInfo, Status
 from cqbayes.likelihood import information, linear_log_likelihood
 from cqbayes.posterior import Draws, Gaussian, Posterior
@@ -39,6 +40,8 @@ from cqbayes.preference import (
 NUM_DRAWS = 2_000
 KHAT_LIMIT = 0.7  # from it on importance weights are not to be trusted, however many the draws
 LEAST_ESS = 400
+LEAST_DRAWS = 25  # for five in a tail
+MOST_PARAMETERS = 20_000  # whose curvature, a dense matrix, takes 1.5 GiB
 PART = 20_000  # rows that a first curvature is taken from, and at least so many per parameter:
 PART_PER_PARAMETER = 20
 FLOOR = 1e-2  # a decrement below this, a tenth of a posterior sd at most, may be rounding
@@ -175,6 +178,7 @@ def fit(
     """
     sizes = sizes_of(data)
     size = layout(model, sizes).size
+    check_size("laplace", size)
     at = surface(model, data)
     begin = start.location if isinstance(start, Gaussian) else jnp.zeros(size)
     unknown = jnp.full((size, size), jnp.nan)
@@ -206,6 +210,15 @@ def fit(
     }
     gaussian = Gaussian(location=last.vector, factor=factor, model=model, sizes=sizes)
     return gaussian, InferenceInfo("laplace", status, stats)
+
+
+def check_size(engine: str, size: int) -> None:
+    """Refuses models whose covariance would not fit into memory."""
+    if size > MOST_PARAMETERS:
+        raise InputError(
+            f"engine {engine}: expected at most {MOST_PARAMETERS} parameters, whose covariance is "
+            f"a dense matrix, got {size}; use nuts, and codes of users and times without gaps"
+        )
 
 
 def difference(model: PreferenceModel, data: ChoiceData, vector: Array) -> Callable[[Array], Array]:
@@ -243,7 +256,7 @@ def pareto_smoothed(log_ratio: np.ndarray) -> tuple[np.ndarray, float]:
     equal = np.full(log_ratio.size, 1 / log_ratio.size)
     if not np.isfinite(log_ratio).all():
         return equal, np.inf
-    if np.ptp(log_ratio) < 1e-8:  # the Gaussian is exact: there is no tail to fit
+    if np.ptp(log_ratio) < 1e-3:  # the Gaussian is exact: there is no tail to fit
         return equal, 0.0
     # ArviZ takes what leave-one-out has, log-likelihoods: the negative of log importance ratios.
     # Ratios so far apart that the tail underflows to ties have no fit, which is found out below.
@@ -271,6 +284,11 @@ def check(
         num_draws: draws of the Gaussian, and as many resampled.
         least_ess: effective draws that there must be.
     """
+    if num_draws < max(least_ess, LEAST_DRAWS):
+        raise InputError(
+            f"engine {info.engine}: expected num_draws of at least {LEAST_DRAWS} and of least_ess, "
+            f"which is {least_ess:g}, got {num_draws}"
+        )
     if not info.ok:
         return posterior, info
     draw_key, offset_key, shuffle_key = jax.random.split(key, 3)

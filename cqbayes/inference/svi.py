@@ -82,6 +82,7 @@ def fit(
         raise InputError(f"guide: expected one of {', '.join(GUIDES)}, got {guide!r}")
     sizes = sizes_of(data)
     form = layout(model, sizes)
+    laplace.check_size("svi", form.size)
     begin = start.location if isinstance(start, Gaussian) else jnp.zeros(form.size)
     whole = data.num_obs <= batch_size
 

@@ -98,6 +98,7 @@ def _names(path: Path, table: pa.Table, num_llms: int) -> list[str] | None:
         names = json.loads(text)
     except ValueError:
         names = None
-    if not isinstance(names, list) or len(set(map(str, names))) != num_llms:
+    good = isinstance(names, list) and len(names) == len(set(map(str, names))) == num_llms
+    if not isinstance(names, list) or not good:
         raise InputError(f"{path}: expected {num_llms} different names under llms in the metadata")
     return [str(name) for name in names]
