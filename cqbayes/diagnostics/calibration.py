@@ -163,11 +163,7 @@ def _replicate(
     fit_key, draw_key, tie_key = jax.random.split(key, 3)
     posterior, info = fit(fit_key, model, data)
     drawn = np.asarray(_drawn(draw_key, posterior, model, data, num_draws))
-    form = layout(model, sizes_of(data))
-    # Of truths that mean the same, the one that is reported, as of the draws.
-    kept = form.reported(form.unconstrain(truth))
-    single = jax.tree.map(lambda x: x[None, None], kept)
-    true = np.asarray(_quantities(model, single, data))[0, 0]
+    true = np.asarray(_true(model, truth, data))
     draws, ess = _thinned(posterior, drawn, num_draws)
     rank, pit = rank_among(tie_key, draws, true)
     finite = bool(np.isfinite(draws).all())
@@ -186,7 +182,7 @@ def _drawn(
 @eqx.filter_jit
 def _true(model: PreferenceModel, truth: Sites, data: ChoiceData) -> Float[Array, " quantity"]:
     form = layout(model, sizes_of(data))
-    # Where several values mean the same, the truth is told as the draws are.
+    # Of truths that mean the same, the one that is reported, as of the draws.
     canonical = form.reported(form.unconstrain(truth))
     return _quantities(model, jax.tree.map(lambda x: x[None, None], canonical), data)[0, 0]
 
