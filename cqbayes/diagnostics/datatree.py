@@ -1,7 +1,7 @@
 """A posterior and all that goes with it, as an ArviZ ``DataTree``."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import equinox as eqx
@@ -73,6 +73,8 @@ def to_datatree(
     unknown = [name for name in groups if name not in GROUPS]
     if unknown:
         raise InputError(f"groups: expected some of {', '.join(GROUPS)}, got {unknown[0]}")
+    if num_draws < 1:
+        raise InputError(f"num_draws: expected at least 1, got {num_draws}")
     if data is not None:
         _check_fits(posterior, data)
     key = jax.random.key(0) if key is None else key
@@ -93,23 +95,9 @@ def to_datatree(
         found["sample_stats"] = stats
     coords = coordinates(posterior, llms, users)
     if data is not None:
-        rows = data
         before = _prior_draws(keys["prior"], posterior, num_draws)
-        makers = {
-            "log_likelihood": lambda key: {"choice": _pointwise(posterior, vectors, rows)},
-            "posterior_predictive": lambda key: {
-                "choice": _predicted(key, posterior, vectors, rows)
-            },
-            "prior": lambda key: posterior.report(before),
-            "prior_predictive": lambda key: {
-                "choice": _predicted(
-                    key, posterior, before[:, :: _step(before.shape[:2], rows.num_obs)], rows
-                )
-            },
-            "observed_data": lambda key: {"choice": rows.choice},
-            "constant_data": lambda key: _constant(rows),
-        }
-        found |= {name: make(keys[name]) for name, make in makers.items() if name in groups}
+        makers = _makers(keys, posterior, vectors, before, data)
+        found |= {name: make() for name, make in makers.items() if name in groups}
         coords["obs"] = seen
     tree = arviz_base.from_dict(
         {
@@ -137,6 +125,25 @@ def to_datatree(
             stats=json.dumps(info.scalars),
         )
     return tree
+
+
+def _makers(
+    keys: dict[str, Array], posterior: Posterior, vectors: Array, before: Array, data: ChoiceData
+) -> dict[str, Callable[[], dict[str, Any]]]:
+    """What makes each group that needs data, from draws of the posterior and of the prior."""
+    few = before[:, :: _step(before.shape[:2], data.num_obs)]
+
+    def predicted(group: str, vectors: Array) -> dict[str, Any]:
+        return {"choice": _predicted(keys[group], posterior, vectors, data)}
+
+    return {
+        "log_likelihood": lambda: {"choice": _pointwise(posterior, vectors, data)},
+        "posterior_predictive": lambda: predicted("posterior_predictive", vectors),
+        "prior": lambda: posterior.report(before),
+        "prior_predictive": lambda: predicted("prior_predictive", few),
+        "observed_data": lambda: {"choice": data.choice},
+        "constant_data": lambda: _constant(data),
+    }
 
 
 def coordinates(
