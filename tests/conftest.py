@@ -18,6 +18,13 @@ from cqbayes.preference import PreferenceModel
 ROOT = Path(__file__).parent.parent
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _forget_compiled_code():
+    """A process that has compiled thousands of programs runs out of memory maps."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def disjoint_mnl() -> Callable[..., PreferenceModel]:
     from cqbayes.models.disjoint_mnl import disjoint_mnl
