@@ -112,5 +112,5 @@ def test_recovery_with_chains_that_agree_on_every_site(world):
 @pytest.mark.parametrize("rank", [0, 4])
 def test_a_rank_that_cannot_be(rank, choices):
     data, _ = choices(seed=0, num_obs=10)
-    with pytest.raises(InputError, match=f"expected a rank of 1 to 3.*got {rank}"):
+    with pytest.raises(InputError, match=rf"expected .*rank.*got {rank}"):
         infer(jax.random.key(0), low_rank_mnl(rank), data)
