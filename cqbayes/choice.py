@@ -384,11 +384,3 @@ class MNL(Distribution):
     def sample(self, key: PRNGKeyArray | None, sample_shape: tuple[int, ...] = ()) -> Array:
         assert key is not None
         return jax.random.categorical(key, self.log_probs, shape=sample_shape + self.batch_shape)
-
-    @property
-    def mean(self) -> Array:
-        raise NotImplementedError("the outcomes of a choice are labels: they have no mean")
-
-    @property
-    def variance(self) -> Array:
-        raise NotImplementedError("the outcomes of a choice are labels: they have no variance")

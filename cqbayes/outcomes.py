@@ -73,14 +73,6 @@ class Outcomes(Distribution):
         index = jax.random.categorical(key, self.log_probs, shape=sample_shape + self.batch_shape)
         return jnp.where(index < self._num_labels, index, SILENCE)
 
-    @property
-    def mean(self) -> Array:
-        raise NotImplementedError("the outcomes of a choice are labels: they have no mean")
-
-    @property
-    def variance(self) -> Array:
-        raise NotImplementedError("the outcomes of a choice are labels: they have no variance")
-
 
 class LogShares(NamedTuple):
     """Log-probabilities of a retry, of each LLM's answer, and of silence."""

@@ -15,8 +15,9 @@ from scipy import stats
 from scipy.special import expit, logsumexp
 
 from cqbayes.choice import SILENCE, ChoiceData, choice_data
+from cqbayes.density import log_posterior
 from cqbayes.posterior import Posterior
-from cqbayes.preference import PreferenceModel, layout, log_posterior, sizes_of
+from cqbayes.preference import PreferenceModel, layout, sizes_of
 
 Sites = dict[str, np.ndarray]
 

@@ -13,8 +13,9 @@ import numpy as np
 from cqbayes.models.disjoint_mnl import disjoint_mnl
 
 from cqbayes.choice import choice_data
+from cqbayes.density import log_posterior
 from cqbayes.inference import infer, laplace
-from cqbayes.preference import layout, log_posterior, sizes_of
+from cqbayes.preference import layout, sizes_of
 from cqbayes.sharding import row_mesh, shard_rows
 
 

@@ -18,8 +18,9 @@ from cqbayes.choice import (
     log_probabilities,
     log_probability,
 )
+from cqbayes.density import log_posterior
 from cqbayes.errors import InputError
-from cqbayes.preference import log_posterior, program
+from cqbayes.preference import program
 
 utilities_and_offers = st.integers(1, 6).flatmap(
     lambda n: st.tuples(

@@ -10,6 +10,7 @@ from numpyro.infer.autoguide import AutoNormal
 from numpyro.optim import Adam
 
 from cqbayes import belief, catalogue
+from cqbayes.density import log_posterior
 from cqbayes.environments.queue import retrial_queue
 from cqbayes.environments.scores import from_scores
 from cqbayes.environments.synthetic import synthetic
@@ -17,7 +18,7 @@ from cqbayes.errors import InputError
 from cqbayes.inference import InferenceInfo, infer
 from cqbayes.policies import Observation, Setup
 from cqbayes.posterior import Posterior
-from cqbayes.preference import layout, log_posterior, program, sizes_of
+from cqbayes.preference import layout, program, sizes_of
 from cqbayes.simulate import simulate
 
 POLICIES = catalogue.policy_names()

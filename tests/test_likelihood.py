@@ -7,8 +7,9 @@ import pytest
 
 from cqbayes.catalogue import load_model
 from cqbayes.choice import ChoiceData, log_probability
+from cqbayes.density import log_posterior
 from cqbayes.likelihood import anchored, information, linear_log_likelihood, linear_rows
-from cqbayes.preference import layout, log_posterior, program, sizes_of
+from cqbayes.preference import layout, program, sizes_of
 
 
 def _features(context):

@@ -59,9 +59,10 @@ from rich.table import Table
 import cqbayes
 from cqbayes.catalogue import load_engine
 from cqbayes.choice import ChoiceData
+from cqbayes.density import log_posterior
 from cqbayes.files import replacing
 from cqbayes.inference import online
-from cqbayes.preference import Sizes, log_posterior
+from cqbayes.preference import Sizes
 from cqbayes.provenance import provenance
 
 LEAST_CONDITION = 200.0

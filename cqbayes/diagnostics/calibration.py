@@ -30,19 +30,12 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.infer import NUTS, Predictive
 
 from cqbayes.choice import ChoiceData
+from cqbayes.density import log_likelihoods
 from cqbayes.diagnostics.collection import Collection
 from cqbayes.errors import InputError
 from cqbayes.inference import InferenceInfo, Status
 from cqbayes.posterior import Draws, Posterior
-from cqbayes.preference import (
-    PreferenceModel,
-    Sites,
-    check_data,
-    layout,
-    log_likelihoods,
-    outcomes,
-    sizes_of,
-)
+from cqbayes.preference import PreferenceModel, Sites, check_data, layout, outcomes, sizes_of
 from cqbayes.progress import bar
 
 LOG_LIKELIHOOD = "log_likelihood"

@@ -12,10 +12,11 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from numpyro import handlers
 
 from cqbayes.choice import OPTIONAL, ChoiceData
+from cqbayes.density import general_log_posterior, log_likelihoods
 from cqbayes.errors import InputError
 from cqbayes.inference import InferenceInfo
 from cqbayes.posterior import Posterior
-from cqbayes.preference import check_data, layout, log_likelihoods, log_prior, outcomes, sizes_of
+from cqbayes.preference import check_data, layout, outcomes, sizes_of
 
 GROUPS = (
     "sample_stats",
@@ -225,12 +226,7 @@ def _step(shape: tuple[int, ...], num_obs: int) -> int:
 
 @eqx.filter_jit
 def _log_density(posterior: Posterior, vectors: Array, data: ChoiceData) -> Array:
-    model, form = posterior.model, layout(posterior.model, posterior.sizes)
-    prior = log_prior(model, posterior.sizes)
-
-    def density(vector: Array) -> Array:
-        return prior(vector) + jnp.sum(log_likelihoods(model, form.params(vector), data))
-
+    density = general_log_posterior(posterior.model, posterior.sizes, data)
     return _over_draws(density, vectors)
 
 

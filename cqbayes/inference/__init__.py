@@ -40,7 +40,9 @@ _MEANINGS = {
     Status.NOT_POSITIVE_DEFINITE: "the curvature at the mode is not that of a peak: use nuts",
     Status.POOR_APPROXIMATION: "the Gaussian is far from the posterior (k-hat or ESS): use nuts",
     Status.POOR_MIXING: "the chains disagree or diverged: more draws, or another form of the model",
-    Status.NOT_FINITE: "the density is not finite: check the data's scale, and that they can be",
+    Status.NOT_FINITE: (
+        "the density is not finite: check the data's scale, and that the model allows such choices"
+    ),
 }
 
 

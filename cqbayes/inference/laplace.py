@@ -24,18 +24,12 @@ from jax.scipy.linalg import cho_solve, solve_triangular
 from jaxtyping import Array, PRNGKeyArray
 
 from cqbayes.choice import ChoiceData
+from cqbayes.density import fast, linear_target, log_posterior
 from cqbayes.errors import InputError
 from cqbayes.inference import Engine, InferenceInfo, Status
 from cqbayes.likelihood import information, linear_log_likelihood
 from cqbayes.posterior import Draws, Gaussian, Posterior
-from cqbayes.preference import (
-    PreferenceModel,
-    fast,
-    layout,
-    linear_target,
-    log_posterior,
-    sizes_of,
-)
+from cqbayes.preference import PreferenceModel, layout, sizes_of
 
 NUM_DRAWS = 2_000
 KHAT_LIMIT = 0.7  # from it on importance weights are not to be trusted, however many the draws

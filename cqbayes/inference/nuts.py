@@ -90,7 +90,8 @@ def check(
     import numpy as np
 
     draws = posterior.to_arviz()["posterior"].dataset
-    rhat = arviz_stats.rhat(draws).to_array().max().item()
+    with np.errstate(divide="ignore", invalid="ignore"):  # chains that never moved
+        rhat = arviz_stats.rhat(draws).to_array().max().item()
     ess = min(
         arviz_stats.ess(draws, method=method).to_array().min().item() for method in ("bulk", "tail")
     )

@@ -31,10 +31,11 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from cqbayes.choice import ChoiceData, log_probabilities
+from cqbayes.density import fast
 from cqbayes.errors import InputError
 from cqbayes.inference import Engine, InferenceInfo, Status, laplace
 from cqbayes.posterior import Gaussian, Posterior
-from cqbayes.preference import PreferenceModel, Sizes, fast, layout, sizes_of
+from cqbayes.preference import PreferenceModel, Sizes, layout, sizes_of
 
 NEWTON_STEPS = 4
 

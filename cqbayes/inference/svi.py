@@ -29,10 +29,11 @@ from numpyro.infer.autoguide import (
 )
 
 from cqbayes.choice import ChoiceData
+from cqbayes.density import log_likelihoods
 from cqbayes.errors import InputError
 from cqbayes.inference import Engine, InferenceInfo, Status, laplace
 from cqbayes.posterior import Gaussian, Posterior
-from cqbayes.preference import PreferenceModel, layout, log_likelihoods, sizes_of
+from cqbayes.preference import PreferenceModel, layout, sizes_of
 
 GUIDES = {
     "normal": AutoDiagonalNormal,

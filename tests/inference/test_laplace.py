@@ -7,9 +7,10 @@ import pytest
 from cqbayes.models.disjoint_mnl import disjoint_mnl
 
 from cqbayes import catalogue
+from cqbayes.density import fast, log_posterior
 from cqbayes.errors import InputError
 from cqbayes.inference import Status, infer, laplace
-from cqbayes.preference import fast, layout, log_posterior, sizes_of
+from cqbayes.preference import layout, sizes_of
 
 LINEAR = [name for name in catalogue.names("models") if fast(catalogue.load_model(name))]
 

@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cqbayes import belief
 from cqbayes.choice import ChoiceData
-from cqbayes.inference import infer
+from cqbayes.inference import infer, laplace
 from cqbayes.inference.online import OnlineGaussian, fit, prior, update, update_row
-from cqbayes.preference import Sizes, sizes_of
+from cqbayes.preference import Sizes, layout, sizes_of
 
 
 def _row(context, offered, choice, weight=1.0) -> ChoiceData:
@@ -96,3 +97,23 @@ def test_spread_scales_draws_about_the_mean(disjoint_mnl, choices):
     none, one, two = (posterior.draw(key, spread)["theta"] for spread in (0.0, 1.0, 2.0))
     np.testing.assert_array_equal(none, posterior.mean()["theta"])
     np.testing.assert_allclose(two - none, 2 * (one - none), rtol=1e-4, atol=1e-6)
+
+
+def test_a_belief_can_be_relinearised_while_it_learns(disjoint_mnl, choices):
+    """At the driver's refits: what is believed is then the Laplace fit to log and history."""
+    model = disjoint_mnl()
+    log, _ = choices(seed=0, num_obs=300)
+    history, _ = choices(seed=0, num_obs=900)
+    sizes = sizes_of(log)
+    learner = belief.online(model, sizes, log, relinearise=True)
+    state = learner.init(jax.random.key(0))
+    state = learner.update(3, jax.random.key(0), state, history)
+    assert learner.refit is not None
+    mended = learner.refit(jax.random.key(0), state, history)
+    both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), log, history)
+    exact, _ = laplace.fit(jax.random.key(0), model, both)
+    centre = model.linear.weights(layout(model, sizes).params(exact.location))
+    np.testing.assert_allclose(mended.posterior.location, centre, atol=2e-3)
+    assert np.abs(state.posterior.location - centre).max() > 0.05, "it had drifted"
+    assert int(mended.failures) == 0
+    assert belief.online(model, sizes, log).refit is None
