@@ -18,12 +18,13 @@ from cqbayes.inference import infer
 from cqbayes.logs import write_choices
 from cqbayes.policies import Setup
 from cqbayes.policies.random import random
+from cqbayes.policies.refit import doubling
 from cqbayes.preference import sizes_of
 from cqbayes.progress import bar
 from cqbayes.provenance import provenance
 from cqbayes.regret import growth_exponent, over_seeds
 from cqbayes.report import Section, write_report
-from cqbayes.simulate import doubling, simulate
+from cqbayes.simulate import simulate
 from cqbayes.study import Results, World, run_policies, table, thinned
 
 DATA = "paretobandit3"
@@ -99,7 +100,7 @@ def demo(out: str | Path, settings: Settings = Settings(), progress: bool = True
         _setups(log, settings),
         settings.rounds,
         settings.num_seeds,
-        refit_after=doubling(settings.first_refit, settings.rounds),
+        refit_after=doubling(settings.first_refit)(settings.rounds),
         progress=progress,
     )
     return _write(

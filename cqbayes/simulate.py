@@ -60,20 +60,6 @@ class _Run(NamedTuple):
     environment: Any
 
 
-def doubling(first: int, rounds: int) -> list[int]:
-    """Rounds after which to refit: ``first``, and each time the number of rounds doubles.
-
-    Example:
-        >>> doubling(250, 2_500)
-        [250, 500, 1000, 2000]
-    """
-    schedule = []
-    while 0 < first < rounds:
-        schedule.append(first)
-        first *= 2
-    return schedule
-
-
 def simulate(
     key: PRNGKeyArray,
     policy: Policy,
@@ -81,7 +67,7 @@ def simulate(
     rounds: int,
     *,
     num_seeds: int = 1,
-    refit_after: Sequence[int] = (),
+    refit_after: Sequence[int] | None = None,
     room: int = 64,
     record: bool = False,
     policy_per_seed: bool = False,
@@ -97,7 +83,8 @@ def simulate(
         env: where queries wait.
         rounds: how many.
         num_seeds: independent repetitions.
-        refit_after: rounds after which ``policy.refit`` is called, ascending.
+        refit_after: rounds after which ``policy.refit`` is called, ascending; where absent, the
+            policy's own schedule (:mod:`cqbayes.policies.refit`), or never.
         room: places for waiting queries to begin with. A room that overflows is doubled and the
             rounds since the last checkpoint are run again: nothing is ever dropped, and the
             result does not depend on ``room``.
@@ -123,7 +110,7 @@ def simulate(
         >>> trace.metrics.queue_length.shape
         (2, 100)
     """
-    refit_after = list(refit_after) if policy.refit is not None else []
+    refit_after = _schedule(policy, refit_after, rounds)
     if rounds < 1 or num_seeds < 1:
         raise InputError(f"simulate: expected at least 1 round and seed, got {rounds}, {num_seeds}")
     if refit_after != sorted(set(refit_after)) or any(not 0 < r < rounds for r in refit_after):
@@ -174,6 +161,14 @@ def simulate(
     metrics = _join([metrics for metrics, _ in pieces])
     rows = _join([rows for _, rows in pieces]) if record else None
     return Trace(metrics, rows, jax.tree.map(np.asarray, run.policy), room)
+
+
+def _schedule(policy: Policy, refit_after: Sequence[int] | None, rounds: int) -> list[int]:
+    if policy.refit is None:
+        return []
+    if refit_after is None:
+        refit_after = () if policy.refit_after is None else policy.refit_after(rounds)
+    return list(refit_after)
 
 
 def _check_fit(policy: Policy, env: Environment, keys: Array, axes: tuple) -> None:

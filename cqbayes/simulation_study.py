@@ -17,9 +17,9 @@ from cqbayes.environments.synthetic import synthetic
 from cqbayes.errors import InputError
 from cqbayes.files import replacing, writable_folder, write_netcdf
 from cqbayes.policies import Setup
+from cqbayes.policies.refit import doubling
 from cqbayes.preference import Sizes
 from cqbayes.provenance import provenance
-from cqbayes.simulate import doubling
 from cqbayes.study import World, run_policies, table, thinned
 
 
@@ -53,7 +53,7 @@ def run(
     for name in wanted:
         _check_policy(name, setup, world)
     folder = writable_folder(out)
-    refit_after = doubling(max(rounds // 16, 1), rounds)
+    refit_after = doubling(max(rounds // 16, 1))(rounds)
     results = run_policies(
         queue_key, world, wanted, rounds, num_seeds, refit_after=refit_after, progress=True
     )

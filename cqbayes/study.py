@@ -39,7 +39,7 @@ def run_policies(
     rounds: int,
     num_seeds: int,
     *,
-    refit_after: Sequence[int] = (),
+    refit_after: Sequence[int] | None = None,
     progress: bool = False,
 ) -> Results:
     """Simulates every policy with the same key, and the oracle with them.

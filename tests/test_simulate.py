@@ -16,9 +16,10 @@ from cqbayes.inference.online import prior, update
 from cqbayes.policies.acqb import acqb
 from cqbayes.policies.oracle import oracle
 from cqbayes.policies.random import random
+from cqbayes.policies.refit import doubling, every, refit
 from cqbayes.policies.thompson import thompson
 from cqbayes.preference import Sizes
-from cqbayes.simulate import MOST_ROUNDS_A_CHUNK, doubling, simulate
+from cqbayes.simulate import MOST_ROUNDS_A_CHUNK, simulate
 
 SIZES = Sizes(5, 5)
 
@@ -155,9 +156,23 @@ def test_failed_refits_are_counted_and_not_used(world, disjoint_mnl, key):
     assert np.isfinite(trace.policy_state.posterior.location).all()
 
 
-def test_refit_on_doubling():
-    assert doubling(100, 100) == []
-    assert doubling(100, 801) == [100, 200, 400, 800]
+def test_schedules_of_refits():
+    assert doubling(100)(100) == []
+    assert doubling(100)(801) == [100, 200, 400, 800]
+    assert every(100)(300) == [100, 200]
+    for schedule in (doubling, every):
+        with pytest.raises(InputError, match="at least one round between refits, got 0"):
+            schedule(0)
+
+
+def test_a_policy_brings_its_own_schedule(world, disjoint_mnl, key):
+    """The wrapper does what the driver does when it is told when."""
+    _, env = world
+    learner = thompson(belief.refitted(load_engine("laplace").fit, disjoint_mnl(), SIZES))
+    told = simulate(key, learner, env, 300, num_seeds=2, refit_after=[100, 200])
+    _equal(told, simulate(key, refit(learner, every(100)), env, 300, num_seeds=2))
+    with pytest.raises(InputError, match=r"refit: expected a policy whose posterior is refitted"):
+        refit(random(5), every(100))
 
 
 @pytest.mark.parametrize(

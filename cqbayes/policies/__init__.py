@@ -3,7 +3,7 @@
 A policy is a record of pure functions over pytrees. Each file makes one; wrappers compose.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -25,6 +25,10 @@ class Observation(NamedTuple):
         identity: which query of the population each one is ``[room]``.
         wait: rounds since arrival ``[room]``.
         attempts: services so far ``[room]``.
+        servable: which of the waiting queries can be served now ``[room]``: not those in orbit, or
+            in a service that must not be interrupted. None where all can.
+        priority: added to the log-odds by which queries are compared ``[room]``, by wrappers such
+            as :mod:`cqbayes.policies.aging`. None where there is none.
     """
 
     round: Int[Array, ""]
@@ -33,19 +37,28 @@ class Observation(NamedTuple):
     identity: Int[Array, " room"]
     wait: Int[Array, " room"]
     attempts: Int[Array, " room"]
+    servable: Bool[Array, " room"] | None = None
+    priority: Float[Array, " room"] | None = None
 
     @property
     def waiting(self) -> Bool[Array, " room"]:
-        return jnp.arange(self.context.shape[0]) < self.queue_length
+        """Which places hold a query that can be served now."""
+        taken = jnp.arange(self.context.shape[0]) < self.queue_length
+        return taken if self.servable is None else taken & self.servable
 
     def among(self, places: int) -> "Observation":
         """Only the first ``places`` of the room (of many rooms, where axis 0 counts seeds)."""
-        return self._replace(
-            **{
-                name: getattr(self, name)[:, :places]
-                for name in ("context", "identity", "wait", "attempts")
-            }
-        )
+        return self._rooms(lambda column: column[:, :places])
+
+    def alone(self, place: Int[Array, ""]) -> "Observation":
+        """A room of one: only the query in ``place``."""
+        one = self._rooms(lambda column: column[place][None])
+        return one._replace(queue_length=jnp.minimum(self.queue_length, 1))
+
+    def _rooms(self, pick: Callable[[Array], Array]) -> "Observation":
+        names = ("context", "identity", "wait", "attempts", "servable", "priority")
+        there = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return self._replace(**{name: pick(column) for name, column in there.items()})
 
 
 class Action(NamedTuple):
@@ -64,24 +77,36 @@ class Policy(NamedTuple):
         update: ``(key, state, rows) -> state``, with the outcome as :class:`ChoiceData`.
         refit: ``(key, state, history) -> state`` or None: called by the driver between segments
             with all rows so far, for posteriors too costly to update in every round.
+        refit_after: ``rounds -> rounds after which to refit``, or None where the driver says so;
+            see :mod:`cqbayes.policies.refit`.
     """
 
     init: Callable[[PRNGKeyArray], Any]
     select: Callable[[PRNGKeyArray, Any, Observation], Action]
     update: Callable[[PRNGKeyArray, Any, Any], Any]
     refit: Callable[[PRNGKeyArray, Any, Any], Any] | None = None
+    refit_after: Callable[[int], Sequence[int]] | None = None
 
 
 class Setup(NamedTuple):
     """What a policy's ``build`` may use: how policies are made by name.
 
-    ``truth`` is None except for policies whose file says ``NEEDS_TRUTH = True``.
+    Attributes:
+        sizes: numbers of LLMs and context dimensions.
+        slate_size: most LLMs that answer one query.
+        belief: how a Bayesian policy keeps its posterior.
+        truth: None except for policies whose file says ``NEEDS_TRUTH = True``.
+        values: worth of each LLM's answer when it is taken ``[llm]``, in [0, 1]: quality minus
+            price. None for 1 each, where expected reward is departure probability.
+        horizon: rounds of the run, for policies that need to know it.
     """
 
     sizes: Sizes
     slate_size: int
     belief: Belief
     truth: Population | None = None
+    values: Float[Array, " llm"] | None = None
+    horizon: int | None = None
 
 
 def stateless(select: Callable[[PRNGKeyArray, Any, Observation], Action]) -> Policy:
@@ -98,22 +123,40 @@ def _no_update(key: PRNGKeyArray, state: Any, rows: Any) -> Any:
 
 
 def best_pair(
-    utility: Float[Array, "room llm"], waiting: Bool[Array, " room"], slate_size: int
+    utility: Float[Array, "room llm"],
+    seen: Observation,
+    slate_size: int,
+    values: Float[Array, " llm"] | None = None,
 ) -> Action:
-    """The waiting query and assortment of highest departure probability."""
-    offered, score = best_assortment(utility, slate_size)
-    query = jnp.argmax(jnp.where(waiting, score, -jnp.inf))
+    """The waiting query and assortment of highest ``v(x, S)``, priorities considered.
+
+    ``v`` is the departure probability, or with ``values`` the expected reward. Queries are compared
+    by its log-odds, to which a priority is added.
+    """
+    offered, score = best_assortment(utility, slate_size, values)
+    if seen.priority is not None:
+        score = score + seen.priority
+    query = jnp.argmax(jnp.where(seen.waiting, score, -jnp.inf))
     return Action(query, offered[query])
 
 
 def random_pair(
-    uniforms: Float[Array, " llm_and_one"], queue_length: Int[Array, ""], slate_size: int
+    uniforms: Float[Array, " llm_and_one"], seen: Observation, slate_size: int
 ) -> Action:
     """A waiting query and an assortment of ``slate_size`` LLMs, both uniformly at random.
 
     One uniform number picks the query, whatever the size of the waiting room, so that a larger
     room leaves every choice as it was; the others rank the LLMs.
     """
-    place = jnp.floor(uniforms[0] * queue_length).astype(jnp.int32)
     offered, _ = best_assortment(uniforms[1:], slate_size)
-    return Action(jnp.clip(place, 0, jnp.maximum(queue_length - 1, 0)), offered)
+    if seen.servable is None:
+        place = jnp.floor(uniforms[0] * seen.queue_length).astype(jnp.int32)
+        return Action(jnp.clip(place, 0, jnp.maximum(seen.queue_length - 1, 0)), offered)
+    rank = jnp.cumsum(seen.waiting)
+    wanted = jnp.minimum(jnp.floor(uniforms[0] * rank[-1]) + 1, rank[-1])
+    return Action(jnp.argmax(rank == wanted).astype(jnp.int32), offered)
+
+
+def oldest(seen: Observation) -> Int[Array, ""]:
+    """Place of the query that has waited longest, among those that can be served."""
+    return jnp.argmax(jnp.where(seen.waiting, seen.wait, -1))

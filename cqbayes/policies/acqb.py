@@ -8,6 +8,10 @@
 Source: Bae, Son and Lee, arXiv 2602.02061. That ``eta_t`` has this form is our reading of it.
 """
 
+from collections.abc import Callable
+
+from jaxtyping import Array, Float
+
 from cqbayes.belief import Belief
 from cqbayes.policies import Policy, Setup
 from cqbayes.policies.explore import explore, inverse_root
@@ -15,7 +19,15 @@ from cqbayes.policies.thompson import thompson
 
 
 def acqb(
-    belief: Belief, num_llms: int, slate_size: int = 1, c: float = 0.5, alpha: float = 1.0
+    belief: Belief,
+    num_llms: int,
+    slate_size: int = 1,
+    c: float = 0.5,
+    alpha: float = 1.0,
+    *,
+    best_of: int = 1,
+    values: Float[Array, " llm"] | None = None,
+    schedule: Callable[[Array], Array] | None = None,
 ) -> Policy:
     """The paper's algorithm with any posterior.
 
@@ -25,9 +37,13 @@ def acqb(
         slate_size: most LLMs that answer one query.
         c: exploration; 0 is plain Thompson sampling.
         alpha: spread of the Thompson draw; 0 is greedy.
+        best_of: draws that each utility is the largest of.
+        values: worth of each LLM's answer, in [0, 1]; 1 each where absent.
+        schedule: ``t -> eta_t`` instead of ``min(1, c / sqrt(t))``.
     """
-    return explore(thompson(belief, slate_size, alpha), inverse_root(c), num_llms, slate_size)
+    inner = thompson(belief, slate_size, alpha, best_of=best_of, values=values)
+    return explore(inner, schedule or inverse_root(c), num_llms, slate_size)
 
 
 def build(setup: Setup) -> Policy:
-    return acqb(setup.belief, setup.sizes.num_llms, setup.slate_size)
+    return acqb(setup.belief, setup.sizes.num_llms, setup.slate_size, values=setup.values)

@@ -23,6 +23,15 @@ def _inverse_root(c: Array, t: Array) -> Float[Array, ""]:
     return jnp.minimum(1.0, c / jnp.sqrt(t))
 
 
+def constant(epsilon: float) -> Callable[[Array], Float[Array, ""]]:
+    """The schedule ``eta_t = epsilon``."""
+    return Partial(_constant, jnp.asarray(epsilon, float))
+
+
+def _constant(epsilon: Array, t: Array) -> Float[Array, ""]:
+    return epsilon
+
+
 def explore(
     policy: Policy, schedule: Callable[[Array], Array], num_llms: int, slate_size: int
 ) -> Policy:
@@ -42,6 +51,6 @@ def _select(
     random_key, inner_key = jax.random.split(key)
     uniforms = jax.random.uniform(random_key, (2 + num_llms,))
     explores = uniforms[0] < schedule(seen.round)
-    at_random = random_pair(uniforms[1:], seen.queue_length, slate_size)
+    at_random = random_pair(uniforms[1:], seen, slate_size)
     chosen = inner(inner_key, state, seen)
     return jax.tree.map(lambda a, b: jnp.where(explores, a, b), at_random, chosen)

@@ -5,16 +5,10 @@ It separates what a policy gains by routing from what it gains by scheduling.
 
 from typing import Any
 
-import jax.numpy as jnp
 from jax.tree_util import Partial
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
-from cqbayes.policies import Action, Observation, Policy
-
-
-def oldest(seen: Observation) -> Int[Array, ""]:
-    """Place of the query that has waited longest."""
-    return jnp.argmax(jnp.where(seen.waiting, seen.wait, -1))
+from cqbayes.policies import Action, Observation, Policy, oldest
 
 
 def fifo(policy: Policy) -> Policy:
@@ -24,11 +18,4 @@ def fifo(policy: Policy) -> Policy:
 
 def _select(inner: Any, key: PRNGKeyArray, state: Any, seen: Observation) -> Action:
     place = oldest(seen)
-    alone = seen._replace(
-        queue_length=jnp.minimum(seen.queue_length, 1),
-        context=seen.context[place][None],
-        identity=seen.identity[place][None],
-        wait=seen.wait[place][None],
-        attempts=seen.attempts[place][None],
-    )
-    return inner(key, state, alone)._replace(query=place)
+    return inner(key, state, seen.alone(place))._replace(query=place)

@@ -2,7 +2,7 @@
 
 import jax
 from jax.tree_util import Partial
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from cqbayes.environments import Population, Query
 from cqbayes.policies import Action, Observation, Policy, Setup, best_pair, stateless
@@ -10,16 +10,26 @@ from cqbayes.policies import Action, Observation, Policy, Setup, best_pair, stat
 NEEDS_TRUTH = True
 
 
-def oracle(population: Population, slate_size: int = 1) -> Policy:
-    """Serves the waiting query and assortment whose true departure probability is highest."""
-    return stateless(Partial(_select, population, slate_size))
+def oracle(
+    population: Population, slate_size: int = 1, *, values: Float[Array, " llm"] | None = None
+) -> Policy:
+    """Serves the waiting query and assortment of highest true ``v(x, S)``.
+
+    Without values ``v`` is the departure probability, which queue-length regret is measured by.
+    """
+    return stateless(Partial(_select, population, slate_size, values))
 
 
 def _select(
-    population: Population, slate_size: int, key: PRNGKeyArray, state: tuple, seen: Observation
+    population: Population,
+    slate_size: int,
+    values: Array | None,
+    key: PRNGKeyArray,
+    state: tuple,
+    seen: Observation,
 ) -> Action:
     utility = jax.vmap(population.utility)(Query(seen.context, seen.identity))
-    return best_pair(utility, seen.waiting, slate_size)
+    return best_pair(utility, seen, slate_size, values)
 
 
 def build(setup: Setup) -> Policy:

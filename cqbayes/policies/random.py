@@ -21,7 +21,7 @@ def _select(
     num_llms: int, slate_size: int, key: PRNGKeyArray, state: tuple, seen: Observation
 ) -> Action:
     uniforms = jax.random.uniform(key, (1 + num_llms,))
-    return random_pair(uniforms, seen.queue_length, slate_size)
+    return random_pair(uniforms, seen, slate_size)
 
 
 def build(setup: Setup) -> Policy:

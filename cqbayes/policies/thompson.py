@@ -1,39 +1,79 @@
-"""Thompson sampling: draw parameters from the posterior, serve what is best under the draw."""
+"""Thompson sampling: draw parameters from the posterior, serve what is best under the draw.
 
+::
+
+    theta~_1 .. theta~_M ~ posterior (spread alpha),    u~_j(x) = max_m u_j(x; theta~_m)
+    argmax_{x, S} v(x, S; u~)
+
+``M = 1`` is Thompson sampling. The best of several draws is optimistic sampling: each utility is at
+least the true one with a probability that does not fall with the number of LLMs.
+
+Source: Oh and Iyengar, Thompson sampling for multinomial logit contextual bandits, NeurIPS 2019.
+"""
+
+import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from cqbayes.belief import Belief, Believed
 from cqbayes.choice import Situation
+from cqbayes.errors import InputError
 from cqbayes.policies import Action, Observation, Policy, Setup, best_pair
 from cqbayes.preference import utilities
 
 
-def thompson(belief: Belief, slate_size: int = 1, alpha: float = 1.0) -> Policy:
+def thompson(
+    belief: Belief,
+    slate_size: int = 1,
+    alpha: float = 1.0,
+    *,
+    best_of: int = 1,
+    values: Float[Array, " llm"] | None = None,
+) -> Policy:
     """Serves ``argmax_{x, S} v(x, S; theta~)`` with ``theta~`` drawn from the posterior.
 
     Args:
         belief: how the posterior is kept; see :mod:`cqbayes.belief`.
         slate_size: most LLMs that answer one query.
         alpha: scales the draw's deviation from the posterior mean; 0 is greedy.
+        best_of: how many draws each utility is the largest of.
+        values: worth of each LLM's answer, in [0, 1]; 1 each where absent.
+
+    Raises:
+        InputError: for no draws.
     """
+    if best_of < 1:
+        raise InputError(f"best_of: expected at least one draw, got {best_of}")
     return Policy(
         init=belief.init,
-        select=Partial(_select, slate_size, jnp.asarray(alpha, float)),
+        select=Partial(_select, slate_size, best_of, jnp.asarray(alpha, float), values),
         update=Partial(belief.update, slate_size),
         refit=belief.refit,
     )
 
 
 def _select(
-    slate_size: int, alpha: Array, key: PRNGKeyArray, state: Believed, seen: Observation
+    slate_size: int,
+    best_of: int,
+    alpha: Array,
+    values: Array | None,
+    key: PRNGKeyArray,
+    state: Believed,
+    seen: Observation,
 ) -> Action:
-    params = state.posterior.draw(key, alpha)
     situation = Situation(context=seen.context, attempt=seen.attempts + 1)
-    utility = utilities(state.posterior.model, params, situation)
-    return best_pair(utility, seen.waiting, slate_size)
+
+    def drawn(key: PRNGKeyArray) -> Array:
+        params = state.posterior.draw(key, alpha)
+        return utilities(state.posterior.model, params, situation)
+
+    if best_of == 1:
+        utility = drawn(key)
+    else:
+        utility = jnp.max(jax.vmap(drawn)(jax.random.split(key, best_of)), axis=0)
+    return best_pair(utility, seen, slate_size, values)
 
 
 def build(setup: Setup) -> Policy:
-    return thompson(setup.belief, setup.slate_size)
+    return thompson(setup.belief, setup.slate_size, values=setup.values)

@@ -1,0 +1,68 @@
+"""Refitting on a schedule of the policy's own: a wrapper.
+
+The driver refits between segments, with all rows so far, any policy that has a ``refit``; this says
+when::
+
+    refit(acqb(belief.refitted(load_engine("nuts").fit, model, sizes), 5), doubling(250))
+"""
+
+from collections.abc import Callable, Sequence
+
+from jax.tree_util import Partial
+
+from cqbayes.errors import InputError
+from cqbayes.policies import Policy
+
+Schedule = Callable[[int], Sequence[int]]
+
+
+def refit(policy: Policy, schedule: Schedule) -> Policy:
+    """The same policy, refitted after the rounds ``schedule(rounds)``.
+
+    Raises:
+        InputError: if the policy has nothing to refit, as one with an online posterior.
+    """
+    if policy.refit is None:
+        raise InputError(
+            "refit: expected a policy whose posterior is refitted; belief.online learns in every "
+            "round, belief.refitted and belief.online(relinearise=True) have something to refit"
+        )
+    return policy._replace(refit_after=schedule)
+
+
+def doubling(first: int) -> Schedule:
+    """After ``first`` rounds, and each time the number of rounds doubles.
+
+    Example:
+        >>> doubling(250)(2_500)
+        [250, 500, 1000, 2000]
+    """
+    return Partial(_doubling, _positive("doubling", first))
+
+
+def every(step: int) -> Schedule:
+    """After every ``step`` rounds.
+
+    Example:
+        >>> every(400)(1_600)
+        [400, 800, 1200]
+    """
+    return Partial(_every, _positive("every", step))
+
+
+def _doubling(first: int, rounds: int) -> list[int]:
+    schedule = []
+    while first < rounds:
+        schedule.append(first)
+        first *= 2
+    return schedule
+
+
+def _every(step: int, rounds: int) -> list[int]:
+    return list(range(step, rounds, step))
+
+
+def _positive(name: str, rounds: int) -> int:
+    if rounds < 1:
+        raise InputError(f"{name}: expected at least one round between refits, got {rounds}")
+    return rounds
