@@ -68,36 +68,39 @@ def best_reward(
     ``slate_size`` largest positive terms. Starting from ``z = 0``, the reward of that ``S`` is a
     better ``z``, until it is its own: Dinkelbach's method for fractions, which ends after as many
     steps as assortments improve, a handful. An assortment is never empty: where nothing is worth
-    offering it holds the LLM that loses least.
+    offering it holds the LLM of highest utility.
 
     Args:
         utility: log-odds of each LLM's answer against a retry.
         slate_size: most LLMs.
         values: worth of an answer that is taken, in [0, 1].
     """
-    most = jnp.maximum(jnp.max(utility, axis=-1, keepdims=True), 0)
-    odds = jnp.exp(utility - most)
-    outside = jnp.exp(-most[..., 0])
     llms = jnp.arange(utility.shape[-1])
 
     def best_for(z: Array) -> tuple[Array, Array]:
-        gain = odds * (values - z[..., None])
+        # Gains in logarithms, whose order survives utilities that are far apart.
+        spare = values - z[..., None]
+        gain = jnp.where(spare > 0, utility + jnp.log(jnp.maximum(spare, TINY)), -jnp.inf)
+        gain = jnp.where(jnp.any(spare > 0, axis=-1, keepdims=True), gain, utility)
         offered = jnp.zeros(utility.shape, bool)
         for place in range(slate_size):
             left = jnp.where(offered, -jnp.inf, gain)
             pick = llms == jnp.argmax(left, axis=-1)[..., None]
-            offered = offered | (pick if place == 0 else pick & (left > 0))
-        shown = jnp.where(offered, odds, 0)
-        return offered, jnp.sum(shown * values, axis=-1) / (outside + jnp.sum(shown, axis=-1))
+            offered = offered | (pick if place == 0 else pick & (spare > 0) & ~offered)
+        return offered, value(utility, offered, values)
 
-    def improves(carry: tuple[Array, Array]) -> Array:
-        before, z = carry
-        return jnp.any(z > before)
+    def improves(carry: tuple[Array, Array, Array]) -> Array:
+        _, _, improved = carry
+        return improved
 
-    def improve(carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        _, z = carry
-        return z, jnp.maximum(z, best_for(z)[1])
+    # What was found is kept, not sought again: at its own z it gains nothing, to rounding.
+    def improve(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        offered, z, _ = carry
+        rival, reward = best_for(z)
+        better = reward > z
+        kept = jnp.where(better[..., None], rival, offered)
+        return kept, jnp.where(better, reward, z), jnp.any(better)
 
     zero = jnp.zeros(utility.shape[:-1], utility.dtype)
-    _, z = jax.lax.while_loop(improves, improve, (zero - 1, zero))
-    return best_for(z)
+    offered, z, _ = jax.lax.while_loop(improves, improve, (*best_for(zero), jnp.array(True)))
+    return offered, z

@@ -10,7 +10,8 @@ from cqbayes import belief
 from cqbayes.catalogue import load_engine, load_model, load_scores
 from cqbayes.choice import ChoiceData
 from cqbayes.diagnostics import agreement, summary
-from cqbayes.environments.queue import capacity, retrial_queue
+from cqbayes.environments.load import capacity
+from cqbayes.environments.queue import retrial_queue
 from cqbayes.environments.scores import ScoreTable, from_scores
 from cqbayes.errors import InputError
 from cqbayes.files import replacing, writable_folder, write_netcdf

@@ -8,9 +8,9 @@ Two policies that are run with the same key meet the same arrivals, the same con
 luck, so that differences between them are paired.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import lru_cache, partial
 from os import cpu_count
 from typing import Any, NamedTuple
 
@@ -21,9 +21,10 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
 from cqbayes.choice import ChoiceData
-from cqbayes.environments import Environment, Metrics
+from cqbayes.environments import Environment, Metrics, Survey
 from cqbayes.errors import InputError
 from cqbayes.policies import Action, Policy
+from cqbayes.prng import fast_key
 from cqbayes.progress import bar
 
 MOST_ROUNDS_A_CHUNK = 2_000
@@ -118,11 +119,11 @@ def simulate(
             f"refit_after: expected ascending rounds between 1 and {rounds - 1}, got {refit_after}"
         )
     keys = jax.vmap(lambda k: jax.random.split(k, 4))(jax.random.split(key, num_seeds))
-    world_keys, policy_keys, begin_keys, refit_keys = (keys[:, i] for i in range(4))
+    world_keys, policy_keys = (jax.vmap(fast_key)(keys[:, i]) for i in range(2))
+    begin_keys, refit_keys = keys[:, 2], keys[:, 3]
     axes = (eqx.if_array(0) if policy_per_seed else None, eqx.if_array(0) if env_per_seed else None)
     chunk = _chunk_length(env, world_keys, rounds, axes[1])
     keep_rows = record or bool(refit_after)
-    _check_fit(policy, env, begin_keys, axes)
     run = _begin(policy, env, begin_keys, room, axes)
     pieces: list[tuple[Metrics, ChoiceData | None]] = []
     done = 0
@@ -138,7 +139,9 @@ def simulate(
             count = min(chunk, until - done)
             given = (world_keys, policy_keys, jnp.array(done + 1), jnp.array(count))
             while True:
-                after, outputs = _run_chunk(policy, env, *given, run, chunk, keep_rows, axes)
+                after, outputs = _fitting(
+                    env, _run_chunk, policy, env, *given, run, chunk, keep_rows, axes
+                )
                 if not bool(jnp.any(_overflowed(env, after.environment, axes))):
                     break
                 room *= 2
@@ -171,39 +174,41 @@ def _schedule(policy: Policy, refit_after: Sequence[int] | None, rounds: int) ->
     return list(refit_after)
 
 
-def _check_fit(policy: Policy, env: Environment, keys: Array, axes: tuple) -> None:
-    """Refuses a policy that was made for other numbers of LLMs or dimensions."""
+def _fitting(env: Environment, run: Callable[..., Any], *arguments: Any) -> Any:
+    """``run(*arguments)``, where a policy made for other numbers of LLMs or dimensions is refused.
 
-    def first(policy: Policy, env: Environment, key: PRNGKeyArray) -> tuple[Array, Any]:
-        seen = env.observe(env.init(8))
-        state = policy.init(key)
-        action = policy.select(key, state, seen)
-        _, rows, _ = env.step(env.chance(key), env.init(8), action)
-        return action.offered, policy.update(key, state, rows)
-
+    Shapes that do not fit show when the run is traced, at no cost when it is not.
+    """
     try:
-        vmapped = eqx.filter_vmap(first, in_axes=(*axes, 0))
-        offered, _ = eqx.filter_eval_shape(vmapped, policy, env, keys)
+        return run(*arguments)
+    except InputError:
+        raise
     except (TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
             f"policy: expected one for {env.num_llms} LLMs and the environment's contexts, "
             f"got shapes that do not fit: {reason}"
         ) from error
-    if offered.shape[1:] != (env.num_llms,):
-        raise InputError(
-            f"policy: expected one for {env.num_llms} LLMs, got assortments of shape "
-            f"{offered.shape[1:]}"
-        )
 
 
 def _chunk_length(env: Environment, keys: Array, rounds: int, axis: Any) -> int:
     """Most rounds that are prepared and kept on the device at once."""
-    chance = eqx.filter_eval_shape(
-        eqx.filter_vmap(lambda e, key: e.chance(key), in_axes=(axis, 0)), env, keys
+    leaves, structure = jax.tree.flatten(env)
+    shapes = tuple(
+        jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if eqx.is_array(leaf) else leaf
+        for leaf in leaves
     )
-    numbers = sum(leaf.size for leaf in jax.tree.leaves(chance))
+    numbers = _numbers_a_round(shapes, structure, keys.shape[0], axis is not None)
     return max(1, min(rounds, MOST_ROUNDS_A_CHUNK, MOST_NUMBERS_A_CHUNK // numbers))
+
+
+@lru_cache(maxsize=256)
+def _numbers_a_round(shapes: tuple, structure: Any, num_seeds: int, per_seed: bool) -> int:
+    env = jax.tree.unflatten(structure, shapes)
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), num_seeds))
+    axes = (eqx.if_array(0) if per_seed else None, 0)
+    draw = eqx.filter_vmap(lambda env, key: env.chance(key), in_axes=axes)
+    return sum(leaf.size for leaf in jax.tree.leaves(eqx.filter_eval_shape(draw, env, keys)))
 
 
 def _join(pieces: list[Any]) -> Any:
@@ -244,7 +249,7 @@ def _run_chunk(
     axes: tuple,
 ) -> tuple[_Run, tuple[Metrics, ChoiceData | None]]:
     """Rounds ``start`` to ``start + count - 1``; outputs ``[seed, length, ...]``, the rest zero."""
-    observe = eqx.filter_vmap(lambda env, state: env.observe(state), in_axes=(axes[1], 0))
+    each = partial(eqx.filter_vmap, in_axes=(axes[1], 0))
     select = eqx.filter_vmap(
         lambda policy, key, state, seen: policy.select(key, state, seen), in_axes=(axes[0], 0, 0, 0)
     )
@@ -252,27 +257,34 @@ def _run_chunk(
         lambda policy, key, state, rows: policy.update(key, state, rows), in_axes=(axes[0], 0, 0, 0)
     )
     advance = eqx.filter_vmap(
-        lambda env, chance, state, action: env.step(chance, state, action),
-        in_axes=(axes[1], 0, 0, 0),
+        lambda env, *arguments: env.step(*arguments), in_axes=(axes[1], 0, 0, 0, 0)
     )
+    # Waiting queries fill the first places: all others can be left out of sight, exactly.
+    observe = each(lambda env, state: env.observe(state))
+    everywhere = eqx.filter_eval_shape(observe, env, run.environment)
+    views = _views(everywhere.context.shape[1])
 
     def step(run: _Run, given: tuple[Any, Array, Array]):
         chance, select_key, update_key = given
-        seen = observe(env, run.environment)
 
-        def select_among(places: int, operands: tuple) -> Action:
-            keys, state, seen = operands
-            return select(policy, keys, state, seen.among(places))
+        def act_among(places: int, operands: tuple) -> tuple[Action, Survey]:
+            keys, run = operands
+            shown = each(lambda env, state: env.among(state, places))(env, run.environment)
+            action = select(policy, keys, run.policy, observe(env, shown))
+            return action, each(lambda env, state: env.survey(state))(env, shown)
 
-        # Waiting queries fill the first places: all others can be left out of sight, exactly.
-        views = _views(seen.context.shape[1])
-        longest = jnp.max(seen.queue_length)
-        action = jax.lax.switch(
+        longest = jnp.max(observe(env, run.environment).queue_length)
+        action, survey = jax.lax.switch(
             jnp.searchsorted(jnp.array(views), longest),
-            [partial(select_among, places) for places in views],
-            (select_key, run.policy, seen),
+            [partial(act_among, places) for places in views],
+            (select_key, run),
         )
-        environment, rows, metrics = advance(env, chance, run.environment, action)
+        if action.offered.shape[1:] != (env.num_llms,):
+            raise InputError(
+                f"policy: expected one for {env.num_llms} LLMs, got assortments of shape "
+                f"{action.offered.shape[1:]}"
+            )
+        environment, rows, metrics = advance(env, chance, run.environment, action, survey)
         state = update(policy, update_key, run.policy, rows)
         kept = jax.tree.map(lambda x: x[:, 0], rows) if keep_rows else None
         return _Run(state, environment), (metrics, kept)
@@ -290,16 +302,40 @@ def _run_chunk(
     )
     # A loop of count rounds rather than a scan of length ones: any number of rounds runs in the
     # same compiled code, and none is run that was not asked for.
-    shapes = jax.eval_shape(lambda g: step(run, jax.tree.map(lambda x: x[0], g))[1], given)
+    like = jax.eval_shape(lambda g: step(run, jax.tree.map(lambda x: x[0], g))[1], given)
+    shapes = jax.eval_shape(_side_by_side, like)
     outputs = jax.tree.map(lambda x: jnp.zeros((length, *x.shape), x.dtype), shapes)
 
     def body(i: Array, carry: tuple[_Run, Any]) -> tuple[_Run, Any]:
         run, outputs = carry
         run, output = step(run, jax.tree.map(lambda x: x[i], given))
-        return run, jax.tree.map(lambda all, one: all.at[i].set(one), outputs, output)
+        wide = _side_by_side(output)
+        return run, jax.tree.map(lambda all, one: all.at[i].set(one), outputs, wide)
 
     after, outputs = jax.lax.fori_loop(0, count, body, (run, outputs))
-    return after, jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), outputs)
+    return after, _apart(jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), outputs), like)
+
+
+def _side_by_side(tree: Any) -> dict[str, Array]:
+    """Leaves ``[seed, ...]`` of one type as one array: one write a round instead of a dozen."""
+    columns: dict[str, list[Array]] = {}
+    for leaf in jax.tree.leaves(tree):
+        columns.setdefault(str(leaf.dtype), []).append(leaf.reshape(leaf.shape[0], -1))
+    return {dtype: jnp.concatenate(parts, axis=-1) for dtype, parts in columns.items()}
+
+
+def _apart(wide: dict[str, Array], like: Any) -> Any:
+    """The tree again, of arrays ``[seed, round, ...]``."""
+    begin = dict.fromkeys(wide, 0)
+
+    def one(leaf: jax.ShapeDtypeStruct) -> Array:
+        dtype, size = str(leaf.dtype), leaf.size // leaf.shape[0]
+        at = begin[dtype]
+        begin[dtype] = at + size
+        column = wide[dtype][..., at : at + size]
+        return column.reshape(*column.shape[:2], *leaf.shape[1:])
+
+    return jax.tree.map(one, like)
 
 
 def _views(room: int) -> list[int]:

@@ -11,7 +11,8 @@ import numpy as np
 
 from cqbayes import belief
 from cqbayes.catalogue import load_engine, load_model, load_policy, load_scores, names
-from cqbayes.environments.queue import capacity, check_rate, check_slate, retrial_queue
+from cqbayes.environments.load import capacity, check_rate
+from cqbayes.environments.queue import check_slate, retrial_queue
 from cqbayes.environments.scores import from_scores
 from cqbayes.environments.synthetic import synthetic
 from cqbayes.errors import InputError

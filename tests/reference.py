@@ -1,10 +1,17 @@
 """Independent float64 computations in NumPy that the package is checked against."""
 
-from typing import NamedTuple
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
+from scipy import sparse, stats
+from scipy.sparse.linalg import spsolve
 
 from cqbayes.choice import ChoiceData
+from cqbayes.environments import Population, Query
 
 
 class Reference(NamedTuple):
@@ -123,3 +130,53 @@ def geo_geo_1(arrival: float, service: float, size: int) -> np.ndarray:
     ratio = arrival * (1 - service) / (service * (1 - arrival))
     law[2:] = law[1] * ratio ** np.arange(1, size - 1)
     return law * (service - arrival) / service
+
+
+def binomial(count: int, chance: float) -> list[tuple[int, float]]:
+    """How many of ``count`` it happens to, with probabilities."""
+    return [(k, float(stats.binom.pmf(k, count, chance))) for k in range(count + 1)]
+
+
+def stationary_law(
+    start: Hashable,
+    after: Callable[[Any], Iterable[tuple[float, Any]]],
+    clip: Callable[[Any], Any],
+) -> dict[Any, float]:
+    """The stationary law of a Markov chain: all states reached from ``start`` by ``after``.
+
+    ``clip`` brings states that are too rare to matter back to the nearest that is kept.
+    """
+    places, queue, entries = {start: 0}, [start], defaultdict(float)
+    for state in queue:
+        for chance, target in after(state):
+            target = clip(target)
+            if target not in places:
+                places[target] = len(places)
+                queue.append(target)
+            entries[places[target], places[state]] += chance
+    size = len(places)
+    rows, columns = zip(*entries, strict=True)
+    balance = sparse.lil_matrix(sparse.csc_matrix((list(entries.values()), (rows, columns))))
+    balance -= sparse.identity(size)
+    balance = sparse.lil_matrix(balance)
+    balance[0, :] = 1
+    law = spsolve(sparse.csc_matrix(balance), np.eye(size)[0])
+    assert abs(law.sum() - 1) < 1e-9
+    assert law.min() > -1e-12
+    return dict(zip(places, law.tolist(), strict=True))
+
+
+def alike(probability: float) -> Population:
+    """All queries alike: one LLM that satisfies with a given probability."""
+    return Population(
+        draw=Partial(_constant_draw),
+        utility=Partial(_constant_utility, jnp.log(probability) - jnp.log1p(-probability)),
+    )
+
+
+def _constant_draw(key):
+    return Query(jnp.zeros(1), jnp.array(0, jnp.int32))
+
+
+def _constant_utility(utility, query):
+    return utility[None]

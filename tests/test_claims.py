@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from cqbayes import belief
-from cqbayes.environments.queue import capacity, retrial_queue
+from cqbayes.environments.load import capacity
+from cqbayes.environments.queue import retrial_queue
 from cqbayes.environments.synthetic import synthetic
 from cqbayes.policies.acqb import acqb
 from cqbayes.policies.fifo import fifo

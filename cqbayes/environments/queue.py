@@ -4,7 +4,10 @@ In a round: the policy picks one waiting query and an assortment; the outcome is
 answer departs the query, a retry leaves it waiting; with probability ``arrival_rate`` a query
 arrives, to be served from the next round on::
 
-    Q(t + 1) = Q(t) - D(t) + A(t)
+    Q(t + 1) = Q(t) - D(t) - L(t) + A(t)
+
+``D`` departures, ``L`` queries that lost patience, ``A`` arrivals.
+:class:`cqbayes.environments.rules.Rules` has generalisations, all of them off by default.
 """
 
 from typing import NamedTuple
@@ -17,54 +20,58 @@ from jax.core import Tracer
 from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from cqbayes.assortment import best_assortment
+from cqbayes.assortment import best_assortment, value
 from cqbayes.choice import ChoiceData, departure_probability, log_probabilities
-from cqbayes.environments import Environment, Metrics, Population, Query
+from cqbayes.environments import Environment, Metrics, Population, Query, Survey
+from cqbayes.environments.load import check_rate
+from cqbayes.environments.places import Place, blank_place, draw_with_utility, pack, unpack, width
+from cqbayes.environments.rules import Arrivals, Rules, check_rules
 from cqbayes.errors import InputError
 from cqbayes.policies import Action, Observation
 
-
-class Waiting(NamedTuple):
-    """Waiting queries, one per place. The first ``queue_length`` places are taken, in no order."""
-
-    context: Float[Array, "room dim"]
-    identity: Int[Array, " room"]
-    utility: Float[Array, "room llm"]
-    best: Float[Array, " room"]
-    arrived: Int[Array, " room"]
-    attempts: Int[Array, " room"]
+NEVER = np.iinfo(np.int32).max
 
 
 class Chance(NamedTuple):
-    """What a round has in store: two uniform numbers, and who asks if somebody does."""
+    """What a round has in store: uniform numbers, and who asks if somebody does."""
 
     outcome: Float[Array, ""]
     arrival: Float[Array, ""]
-    query: Query
+    query: Query  # [most arrivals a round]
+    delay: Float[Array, ""] | None
+    patience: Float[Array, " arrival"] | None
+    orbit: PRNGKeyArray | None
 
 
 class QueueState(NamedTuple):
+    """The waiting queries fill the first ``queue_length`` rows, in no order.
+
+    A row is one :class:`Place`, its numbers side by side: moving a query is one write.
+    """
+
     round: Int[Array, ""]
+    service: Int[Array, ""]
     queue_length: Int[Array, ""]
-    waiting: Waiting
+    rows: Float[Array, "room number"]
     overflowed: Bool[Array, ""]
 
 
-def capacity(population: Population, slate_size: int = 1, num_queries: int = 8_192) -> Array:
-    """The arrival rate at which even the oracle's queue just fails to be stable.
+class _World(NamedTuple):
+    """All that a queue is made of."""
 
-    A query keeps its context when it is asked again, so with the best assortment it takes
-    ``1 / p*(x)`` services on average, and the server keeps up below ``1 / E[1 / p*(x)]`` arrivals
-    a round, ``p*(x) = max_S p(x, S)``. The mean is over ``num_queries`` simulated arrivals.
-    """
-    queries = jax.vmap(population.draw)(jax.random.split(jax.random.key(1), num_queries))
-    utility = jax.vmap(population.utility)(queries)
-    offered, _ = best_assortment(utility, slate_size)
-    return 1 / jnp.mean(1 / departure_probability(utility, offered))
+    population: Population
+    arrivals: Float[Array, ""] | Int[Array, " round"]  # a rate, or how many in each round
+    values: Float[Array, " llm"] | None
 
 
 def retrial_queue(
-    population: Population, arrival_rate: float | Array, slate_size: int = 1
+    population: Population,
+    arrival_rate: float | Array | None = None,
+    slate_size: int = 1,
+    *,
+    values: Float[Array, " llm"] | None = None,
+    rules: Rules = Rules(),  # noqa: B008  (immutable)
+    arrivals: Arrivals | None = None,
 ) -> Environment:
     """The retrial queue over a population.
 
@@ -72,33 +79,43 @@ def retrial_queue(
         population: who asks, and what they truly think.
         arrival_rate: probability of an arrival in a round, in [0, 1].
         slate_size: most LLMs that answer one query: what regret is measured against.
+        values: worth of each LLM's answer when it is taken, in [0, 1]: routing and matching regret
+            are then of expected reward. 1 each where absent.
+        rules: generalisations of the plain queue.
+        arrivals: how many queries arrive in each round, instead of ``arrival_rate``: made from a
+            trace by :mod:`cqbayes.environments.traffic`. Begun again where a run is longer.
 
     Raises:
-        InputError: for an arrival rate outside [0, 1], or a slate larger than the LLMs.
+        InputError: for an arrival rate outside [0, 1], a slate larger than the LLMs, values outside
+            [0, 1], or rules that are out of range or contradict each other.
     """
-    num_llms = eqx.filter_eval_shape(_draw_with_utility, population, jax.random.key(0))[1].shape[-1]
+    num_llms = eqx.filter_eval_shape(draw_with_utility, population, jax.random.key(0))[1].shape[-1]
     check_slate(slate_size, num_llms)
-    if not isinstance(arrival_rate, Tracer):
-        check_rate(np.asarray(arrival_rate))
+    check_rules(rules)
+    if (arrival_rate is None) == (arrivals is None):
+        raise InputError("retrial_queue: expected an arrival rate or a trace of arrivals, not both")
+    if values is not None:
+        values = check_values(values, num_llms)
+    if arrivals is not None:
+        most, incoming = arrivals.most, arrivals.counts
+    else:
+        most, incoming = 1, jnp.asarray(arrival_rate, float)
+        if not isinstance(arrival_rate, Tracer):
+            check_rate(np.asarray(arrival_rate))
+    world = _World(population, incoming, values)
     return Environment(
-        init=Partial(_init, population),
-        observe=_observe,
-        chance=Partial(_chance, population),
-        step=Partial(_step, population, jnp.asarray(arrival_rate, float), slate_size),
+        init=Partial(_init, world, rules),
+        observe=Partial(_observe, world, rules),
+        survey=Partial(_survey, world, rules),
+        among=_among,
+        chance=Partial(_chance, world, rules, most),
+        step=Partial(_step, world, rules, slate_size),
         grow=_grow,
         overflowed=_overflowed,
         num_llms=num_llms,
         slate_size=slate_size,
+        services=rules.services,
     )
-
-
-def check_rate(arrival_rate: np.ndarray) -> None:
-    """Refuses what is not a probability."""
-    wrong = arrival_rate[~((arrival_rate >= 0) & (arrival_rate <= 1))]
-    if wrong.size:
-        raise InputError(
-            f"arrival rate: expected a probability per round in [0, 1], got {wrong.flat[0]:.3g}"
-        )
 
 
 def check_slate(slate_size: int, num_llms: int) -> None:
@@ -109,24 +126,23 @@ def check_slate(slate_size: int, num_llms: int) -> None:
         )
 
 
-def _draw_with_utility(population: Population, key: PRNGKeyArray) -> tuple[Query, Array]:
-    query = population.draw(key)
-    return query, population.utility(query)
+def check_values(values: Float[np.ndarray | Array, " llm"], num_llms: int) -> Array:
+    """The values as an array, refused where they are not one in [0, 1] for each LLM."""
+    given = np.asarray(values, float)
+    if given.shape != (num_llms,):
+        raise InputError(f"values: expected one for each of {num_llms} LLMs, got {given.shape}")
+    if not ((given >= 0) & (given <= 1)).all():
+        raise InputError("values: expected numbers in [0, 1] (quality minus price), got others")
+    return jnp.asarray(given, float)
 
 
-def _init(population: Population, room: int) -> QueueState:
-    query, utility = eqx.filter_eval_shape(_draw_with_utility, population, jax.random.key(0))
+def _init(world: _World, rules: Rules, room: int) -> QueueState:
+    blank = blank_place(world.population, rules)
     return QueueState(
         round=jnp.array(1, jnp.int32),
+        service=jnp.array(0, jnp.int32),
         queue_length=jnp.array(0, jnp.int32),
-        waiting=Waiting(
-            context=jnp.zeros((room, *query.context.shape), query.context.dtype),
-            identity=jnp.zeros(room, jnp.int32),
-            utility=jnp.zeros((room, *utility.shape), utility.dtype),
-            best=jnp.zeros(room, utility.dtype),
-            arrived=jnp.zeros(room, jnp.int32),
-            attempts=jnp.zeros(room, jnp.int32),
-        ),
+        rows=jnp.zeros((room, width(blank)), blank.context.dtype),
         overflowed=jnp.array(False),
     )
 
@@ -136,88 +152,174 @@ def _overflowed(state: QueueState) -> Bool[Array, ""]:
 
 
 def _grow(state: QueueState, room: int) -> QueueState:
-    def pad(column: Array) -> Array:
-        return jnp.pad(column, [(0, room - column.shape[0])] + [(0, 0)] * (column.ndim - 1))
-
-    return state._replace(waiting=jax.tree.map(pad, state.waiting))
+    return state._replace(rows=jnp.pad(state.rows, [(0, room - state.rows.shape[0]), (0, 0)]))
 
 
-def _observe(state: QueueState) -> Observation:
+def _among(state: QueueState, places: int) -> QueueState:
+    return state._replace(rows=state.rows[:places])
+
+
+def _servable(rules: Rules, state: QueueState, places: Place) -> Bool[Array, " room"] | None:
+    """Who can be served now, or None where all can."""
+    if places.returns is None:
+        return None
+    present = jnp.arange(state.rows.shape[0]) < state.queue_length
+    ready = present & (places.returns <= state.round)
+    if rules.preemptive:
+        return ready
+    begun = ready & (places.attempts > 0)
+    return jnp.where(jnp.any(begun), begun, ready)
+
+
+def _observe(world: _World, rules: Rules, state: QueueState) -> Observation:
+    places = unpack(state.rows, blank_place(world.population, rules))
     return Observation(
         round=state.round,
         queue_length=state.queue_length,
-        context=state.waiting.context,
-        identity=state.waiting.identity,
-        wait=state.round - state.waiting.arrived,
-        attempts=state.waiting.attempts,
+        context=places.context,
+        identity=places.identity,
+        wait=state.round - places.arrived,
+        attempts=places.attempts,
+        servable=_servable(rules, state, places),
     )
 
 
-def _chance(population: Population, key: PRNGKeyArray) -> Chance:
+def _survey(world: _World, rules: Rules, state: QueueState) -> Survey:
+    places = unpack(state.rows, blank_place(world.population, rules))
+    present = jnp.arange(state.rows.shape[0]) < state.queue_length
+    servable = _servable(rules, state, places)
+    ready = present if servable is None else present & servable
+    return Survey(
+        best=jnp.max(jnp.where(ready, places.best, 0)),
+        oldest=jnp.max(jnp.where(present, state.round - places.arrived, 0)),
+        servable=jnp.sum(ready) if servable is not None else state.queue_length,
+    )
+
+
+def _chance(world: _World, rules: Rules, most: int, key: PRNGKeyArray) -> Chance:
     luck_key, query_key = jax.random.split(key)
-    outcome, arrival = jax.random.uniform(luck_key, (2,))
-    return Chance(outcome, arrival, population.draw(query_key))
+    luck = jax.random.uniform(luck_key, (3,))
+    if most == 1:
+        query = jax.tree.map(lambda x: x[None], world.population.draw(query_key))
+    else:
+        query = jax.vmap(world.population.draw)(jax.random.split(query_key, most))
+    patience_key, orbit_key = jax.random.split(jax.random.fold_in(key, 1))
+    return Chance(
+        outcome=luck[0],
+        arrival=luck[1],
+        query=query,
+        delay=luck[2] if rules.retrial_delay and rules.preemptive else None,
+        patience=None if rules.patience is None else jax.random.uniform(patience_key, (most,)),
+        orbit=orbit_key if rules.blocked else None,
+    )
+
+
+def _newcomers(world: _World, rules: Rules, slate_size: int, now: Array, chance: Chance) -> Place:
+    """Those who would arrive, ``[most]``."""
+    query = chance.query
+    utility = jax.vmap(world.population.utility)(query)
+    best = _best_value(utility, utility, slate_size, world.values)
+    whole = jnp.zeros(best.shape, jnp.int32)
+    linear = None
+    if world.population.linear is not None:
+        believed = jax.vmap(world.population.linear)(query)
+        linear = _best_value(believed, utility, slate_size, world.values)
+    return Place(
+        context=query.context,
+        utility=utility,
+        best=best,
+        linear=linear,
+        identity=query.identity,
+        arrived=whole + now,
+        attempts=whole,
+        returns=whole + now + 1 if rules.absent or not rules.preemptive else None,
+        leaves=None
+        if rules.patience is None or chance.patience is None
+        else now + _geometric(chance.patience, rules.patience),
+    )
+
+
+def _best_value(believed: Array, utility: Array, slate_size: int, values: Array | None) -> Array:
+    """True ``v`` of the assortments that are best by what is believed."""
+    offered, _ = best_assortment(believed, slate_size, values)
+    return value(utility, offered, values)
+
+
+def _geometric(luck: Array, mean: float) -> Int[Array, "..."]:
+    """Rounds, from 1 on, until something that happens with probability ``1 / mean`` in each."""
+    if mean == 1:
+        return jnp.ones(luck.shape, jnp.int32)
+    rounds = jnp.ceil(jnp.log1p(-luck) / np.log1p(-1 / mean))
+    return jnp.clip(rounds, 1, NEVER // 2).astype(jnp.int32)
 
 
 def _step(
-    population: Population,
-    arrival_rate: Float[Array, ""],
+    world: _World,
+    rules: Rules,
     slate_size: int,
     chance: Chance,
     state: QueueState,
     action: Action,
+    survey: Survey,
 ) -> tuple[QueueState, ChoiceData, Metrics]:
-    places = state.waiting
-    busy = state.queue_length > 0
-    served = jax.tree.map(lambda column: column[action.query], places)
+    blank, room = blank_place(world.population, rules), state.rows.shape[0]
+    now = state.round
+    busy = survey.servable > 0
+    last_service = state.service == rules.services - 1
+    row = state.rows[action.query]
+    served = unpack(row, blank)
     offered = action.offered & busy
 
     choice = _outcome(served.utility, offered, chance.outcome)
     departed = choice > 0
-    arrived = chance.arrival < arrival_rate
-    query, utility = chance.query, population.utility(chance.query)
-    best_offered, _ = best_assortment(utility, slate_size)
-    newcomer = Waiting(
-        context=query.context,
-        identity=query.identity,
-        utility=utility,
-        best=departure_probability(utility, best_offered),
-        arrived=state.round,
-        attempts=jnp.array(0, jnp.int32),
-    )
-    retried = served._replace(attempts=served.attempts + busy)
-    room = places.arrived.shape[0]
+    tried = served._replace(attempts=served.attempts + busy)
+    if tried.returns is not None:
+        back = now + _away(rules, chance)
+        tried = tried._replace(returns=jnp.where(busy, back, tried.returns))
     left = state.queue_length - departed
-    # The last query moves into the place that is left empty, so that the queue stays dense. Each
-    # column is written at two places at most: the cost does not depend on the queue's length.
-    last = jax.tree.map(lambda column: column[jnp.maximum(left, 0) % room], places)
-    filling = _select(departed, last, retried)
-    places = jax.tree.map(lambda column, row: column.at[action.query].set(row), places, filling)
-    end = jnp.minimum(left, room - 1)
-    overflows = arrived & (left >= room)
-    joining = _select(arrived & ~overflows, newcomer, jax.tree.map(lambda c: c[end], places))
-    places = jax.tree.map(lambda column, row: column.at[end].set(row), places, joining)
+    # The last query moves into the place that is left empty, so that the queue stays dense: the
+    # cost of a round does not depend on how many wait.
+    filling = jnp.where(departed, state.rows[jnp.maximum(left, 0) % room], pack(tried))
+    rows = state.rows.at[action.query].set(filling)
+    if rules.blocked:
+        rows = jnp.where(last_service, _sent_away(rules, chance, now, rows, blank), rows)
+    abandoned = jnp.array(0, jnp.int32)
+    if rules.patience is not None:
+        rows, stayed = _without_the_impatient(rules, now, rows, left, blank)
+        abandoned = jnp.where(last_service, left - stayed, 0)
+        left = left - abandoned
 
-    before = jnp.arange(room) < state.queue_length
-    probability = departure_probability(served.utility, offered)
-    cost = (
-        0.0 if population.cost is None else population.cost(Query(served.context, served.identity))
-    )
+    arrived = _arrivals(world, now, chance) * last_service
+    newcomers = pack(_newcomers(world, rules, slate_size, now, chance))
+    # Those who did not arrive, or find no place, are written nowhere.
+    position = jnp.arange(newcomers.shape[0])
+    place = jnp.where(position < arrived, left + position, room)
+    rows = rows.at[place].set(newcomers, mode="drop")
+
+    cost = 0.0
+    if world.population.cost is not None:
+        cost = world.population.cost(Query(served.context, served.identity))
+    achieved = departure_probability(served.utility, offered)
+    best = jnp.where(busy, served.best, 0)
     metrics = Metrics(
         queue_length=state.queue_length,
+        servable=survey.servable,
         served=busy,
         departed=departed,
+        abandoned=abandoned,
         arrived=arrived,
         offered=offered,
-        departure_probability=probability,
-        best_for_query=jnp.where(busy, served.best, 0),
-        best_waiting=jnp.max(jnp.where(before, state.waiting.best, 0)),
-        wait=jnp.where(departed, state.round - served.arrived, 0),
+        departure_probability=achieved,
+        value=achieved if world.values is None else value(served.utility, offered, world.values),
+        best_for_query=best,
+        linear_for_query=best if served.linear is None else jnp.where(busy, served.linear, 0),
+        best_waiting=survey.best,
+        wait=jnp.where(departed, now - served.arrived, 0),
         attempts=jnp.where(departed, served.attempts + 1, 0),
-        oldest=jnp.max(jnp.where(before, state.round - state.waiting.arrived, 0)),
+        oldest=survey.oldest,
         cost=jnp.sum(jnp.where(offered, cost, 0.0)),
     )
-    row = ChoiceData(
+    observed = ChoiceData(
         context=served.context[None],
         offered=offered[None],
         choice=choice[None],
@@ -225,12 +327,54 @@ def _step(
         attempt=(served.attempts + 1)[None],
     )
     next_state = QueueState(
-        round=state.round + 1,
+        round=now + last_service,
+        service=jnp.where(last_service, 0, state.service + 1),
         queue_length=left + arrived,
-        waiting=places,
-        overflowed=state.overflowed | overflows,
+        rows=rows,
+        overflowed=state.overflowed | (left + arrived > room),
     )
-    return next_state, row, metrics
+    return next_state, observed, metrics
+
+
+def _arrivals(world: _World, now: Array, chance: Chance) -> Int[Array, ""]:
+    """How many queries arrive at the end of the round."""
+    if world.arrivals.ndim:
+        return world.arrivals[(now - 1) % world.arrivals.shape[0]]
+    return (chance.arrival < world.arrivals).astype(jnp.int32)
+
+
+def _away(rules: Rules, chance: Chance) -> Int[Array, ""] | int:
+    """Rounds from a retry until the query can be served again."""
+    if chance.delay is None:
+        return 1
+    delay = _geometric(chance.delay, rules.retrial_delay)
+    return delay if rules.blocked else 1 + delay
+
+
+def _sent_away(rules: Rules, chance: Chance, now: Array, rows: Array, blank: Place) -> Array:
+    """Into orbit with all who were there in this round and found no server."""
+    places = unpack(rows, blank)
+    assert places.returns is not None
+    assert chance.orbit is not None
+    luck = jax.random.uniform(chance.orbit, (rows.shape[0],))
+    # The first round after this one in which it tries again, and finds the server free or not.
+    again = now + _geometric(luck, rules.retrial_delay)
+    turned_away = places.returns <= now
+    return pack(places._replace(returns=jnp.where(turned_away, again, places.returns)))
+
+
+def _without_the_impatient(
+    rules: Rules, now: Array, rows: Array, queue_length: Array, blank: Place
+) -> tuple[Array, Int[Array, ""]]:
+    """The rows of those who stay, dense and in their order, and how many they are."""
+    places = unpack(rows, blank)
+    assert places.leaves is not None
+    present = jnp.arange(rows.shape[0]) < queue_length
+    gone = places.leaves <= now
+    if not rules.preemptive:
+        gone = gone & (places.attempts == 0)
+    stays = present & ~gone
+    return rows[jnp.argsort(~stays, stable=True)], jnp.sum(stays)
 
 
 def _outcome(
@@ -243,7 +387,3 @@ def _outcome(
     """
     ends = jnp.cumsum(jnp.exp(log_probabilities(utility, offered)[1:]))
     return jnp.where(luck < ends[-1], jnp.sum(luck >= ends) + 1, 0).astype(jnp.int32)
-
-
-def _select(condition: Bool[Array, ""], yes: Waiting, no: Waiting) -> Waiting:
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)

@@ -46,19 +46,12 @@ class Observation(NamedTuple):
         taken = jnp.arange(self.context.shape[0]) < self.queue_length
         return taken if self.servable is None else taken & self.servable
 
-    def among(self, places: int) -> "Observation":
-        """Only the first ``places`` of the room (of many rooms, where axis 0 counts seeds)."""
-        return self._rooms(lambda column: column[:, :places])
-
     def alone(self, place: Int[Array, ""]) -> "Observation":
         """A room of one: only the query in ``place``."""
-        one = self._rooms(lambda column: column[place][None])
-        return one._replace(queue_length=jnp.minimum(self.queue_length, 1))
-
-    def _rooms(self, pick: Callable[[Array], Array]) -> "Observation":
         names = ("context", "identity", "wait", "attempts", "servable", "priority")
         there = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        return self._replace(**{name: pick(column) for name, column in there.items()})
+        one = {name: column[place][None] for name, column in there.items()}
+        return self._replace(queue_length=jnp.minimum(self.queue_length, 1), **one)
 
 
 class Action(NamedTuple):

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.tree_util import Partial
-from reference import geo_geo_1
+from reference import alike, geo_geo_1
 
-from cqbayes.environments import Population, Query
-from cqbayes.environments.queue import capacity, retrial_queue
+from cqbayes.environments.load import capacity
+from cqbayes.environments.queue import retrial_queue
 from cqbayes.environments.synthetic import linear, synthetic
 from cqbayes.errors import InputError
 from cqbayes.policies import Action, stateless
@@ -16,22 +16,6 @@ from cqbayes.policies.fifo import fifo
 from cqbayes.policies.oracle import oracle
 from cqbayes.policies.random import random
 from cqbayes.simulate import simulate
-
-
-def alike(probability: float) -> Population:
-    """All queries alike: one LLM that satisfies with a given probability."""
-    return Population(
-        draw=Partial(_constant_draw),
-        utility=Partial(_constant_utility, jnp.log(probability) - jnp.log1p(-probability)),
-    )
-
-
-def _constant_draw(key):
-    return Query(jnp.zeros(1), jnp.array(0, jnp.int32))
-
-
-def _constant_utility(utility, query):
-    return utility[None]
 
 
 @pytest.mark.parametrize(("arrival", "service"), [(0.3, 0.5), (0.5, 0.6), (0.1, 0.9)])
@@ -177,7 +161,7 @@ def test_a_full_room_grows_and_nothing_is_lost(key):
 def test_the_choice_shares_are_the_models(key):
     """Outcomes drawn by the queue against the formula, for one query and two offered LLMs."""
     utility = jnp.array([0.4, -0.6, 2.0])
-    population = Population(draw=Partial(_constant_draw), utility=Partial(lambda u, q: u, utility))
+    population = alike(0.5)._replace(utility=Partial(lambda u, q: u, utility))
     offer = stateless(lambda key, state, seen: Action(jnp.array(0), jnp.array([True, True, False])))
     trace = simulate(
         key, offer, retrial_queue(population, 1.0, 2), rounds=400, num_seeds=100, record=True

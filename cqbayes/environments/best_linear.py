@@ -1,0 +1,62 @@
+"""The best linear parameter: what a learner with linear utilities could at most come to know.
+
+::
+
+    w*_j = argmax_w  E[ p_j(x) log sigma(z . w) + (1 - p_j(x)) log sigma(-z . w) ],  z = (1, x)
+
+``p_j(x)`` is the true probability that LLM ``j`` alone satisfies the query: full information, which
+no learner has. What is lost even so is misspecification; what is lost beyond is the cost of
+learning.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import Partial
+from jaxtyping import Array, Float
+
+from cqbayes.environments import Population, Query
+
+NUM_QUERIES = 8_192
+NEWTON_STEPS = 30
+RIDGE = 1e-4  # per query, so that separable answers have a finite parameter
+
+
+def with_best_linear(population: Population, num_queries: int = NUM_QUERIES) -> Population:
+    """The population with ``linear``, fitted to ``num_queries`` simulated arrivals."""
+    queries = jax.vmap(population.draw)(jax.random.split(jax.random.key(2), num_queries))
+    chance = jax.nn.sigmoid(jax.vmap(population.utility)(queries))
+    weights = best_linear(queries.context, chance)
+    return population._replace(linear=Partial(_utility, weights))
+
+
+def best_linear(
+    context: Float[Array, "query dim"], chance: Float[Array, "query llm"]
+) -> Float[Array, "llm feature"]:
+    """Logistic regressions on probabilities, one for each LLM, by Newton's method.
+
+    Args:
+        context: of the queries; an intercept is put before them.
+        chance: probability that each LLM's answer is taken, in (0, 1).
+    """
+    z = jax.vmap(_features)(context)
+    ridge = RIDGE * jnp.eye(z.shape[1])
+
+    def step(weights: Array, _: None) -> tuple[Array, None]:
+        share = jax.nn.sigmoid(z @ weights.T)
+        slope = (chance - share).T @ z / z.shape[0] - RIDGE * weights
+        curvature = jnp.einsum("ij,ik,il->jkl", share * (1 - share), z, z) / z.shape[0] + ridge
+        move = jnp.linalg.solve(curvature, slope[..., None])[..., 0]
+        # At most two units of log-odds for the furthest query: Newton overshoots beyond.
+        reach = jnp.max(jnp.abs(z @ move.T), axis=0)
+        return weights + move * jnp.minimum(1, 2 / jnp.maximum(reach, 1e-30))[:, None], None
+
+    zero = jnp.zeros((chance.shape[1], z.shape[1]), z.dtype)
+    return jax.lax.scan(step, zero, length=NEWTON_STEPS)[0]
+
+
+def _features(context: Float[Array, " dim"]) -> Float[Array, " feature"]:
+    return jnp.concatenate([jnp.ones(1, context.dtype), context])
+
+
+def _utility(weights: Array, query: Query) -> Float[Array, " llm"]:
+    return weights @ _features(query.context)

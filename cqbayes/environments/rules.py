@@ -1,0 +1,69 @@
+"""How a queue may differ from the plain one."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Array, Int
+
+from cqbayes.errors import InputError
+
+
+class Rules(NamedTuple):
+    """How a queue differs from the plain one.
+
+    Attributes:
+        services: services in one round, each of another query. A run's rows are then services:
+            round ``t`` is rows ``services * (t - 1) + 1`` to ``services * t``.
+        preemptive: whether another query may be served while one is not done. If not, a query
+            that was served once is served until it departs.
+        retrial_delay: mean of the rounds, geometric from 1 on, that a query stays away in orbit
+            before it comes back; 0 where it waits on the spot.
+        blocked: who goes into orbit: with False queries whose user retries (delayed feedback); with
+            True every query that is there in a round and not served as well, as in the classical
+            retrial queue, which has no waiting room. ``retrial_delay`` is then the mean of the
+            rounds from one try to the next.
+        patience: mean of the rounds, geometric, after which a query leaves unserved; None for ever.
+            A service that was begun is not broken off where services are not preemptive.
+    """
+
+    services: int = 1
+    preemptive: bool = True
+    retrial_delay: float = 0.0
+    blocked: bool = False
+    patience: float | None = None
+
+    @property
+    def absent(self) -> bool:
+        """Whether a waiting query may for a while not be there to be served."""
+        return self.retrial_delay > 0 or self.services > 1
+
+
+class Arrivals(NamedTuple):
+    """How many queries arrive at the end of each round.
+
+    Attributes:
+        counts: ``[round]``, or ``[seed, round]`` for :func:`equinox.filter_vmap`.
+        most: the largest of them, which rounds are prepared for.
+    """
+
+    counts: Int[Array, "*seed round"]
+    most: int
+
+
+def check_rules(rules: Rules) -> None:
+    """Refuses rules that are out of range or contradict each other."""
+    if rules.services < 1:
+        raise InputError(f"services: expected at least one a round, got {rules.services}")
+    if not (rules.retrial_delay == 0 or 1 <= rules.retrial_delay < np.inf):
+        raise InputError(
+            f"retrial_delay: expected a mean of 1 round or more, or 0, got {rules.retrial_delay}"
+        )
+    if rules.patience is not None and not 1 <= rules.patience < np.inf:
+        raise InputError(f"patience: expected a mean of 1 round or more, got {rules.patience}")
+    if rules.blocked and not rules.retrial_delay:
+        raise InputError("blocked: expected a retrial_delay, the mean time in orbit")
+    if rules.retrial_delay and not rules.blocked and not rules.preemptive:
+        raise InputError(
+            "preemptive: a query that is away cannot keep its server; expected preemptive=True "
+            "with retrial_delay, or blocked=True"
+        )

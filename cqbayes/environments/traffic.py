@@ -1,0 +1,150 @@
+"""Arrivals from a real trace: replayed, rescaled to a load, resampled for many seeds.
+
+A trace is the times of requests in seconds. It is cut into rounds of one length, chosen so that on
+average ``arrival_rate`` requests fall into a round; several may, unlike in the plain queue.
+"""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Float, Int, PRNGKeyArray
+
+from cqbayes.environments.rules import Arrivals
+from cqbayes.errors import InputError
+
+LONGEST_GAP = 0.1  # of the trace's span, unless somebody says otherwise
+MOST_ROUNDS = 50_000_000
+
+
+def read_trace(
+    path: Path, name: str | None = None, *, longest_gap: float | None = None
+) -> Float[np.ndarray, " request"]:
+    """Times of a trace's requests in seconds, the first at 0, from Parquet.
+
+    Args:
+        path: a file with a column ``t_s`` of seconds, and ``trace`` where it holds several traces.
+        name: which of them.
+        longest_gap: as in :func:`check_times`.
+
+    Raises:
+        InputError: for a file that cannot be read, absent columns, an unknown trace, or times that
+            :func:`check_times` refuses.
+    """
+    try:
+        table = pq.ParquetFile(path)
+        columns = table.schema_arrow.names
+        wanted = [column for column in ("trace", "t_s") if column in columns]
+        if "t_s" not in wanted:
+            raise InputError(f"{path}: expected a column t_s of seconds, found none")
+        frame = table.read(columns=wanted).to_pandas()
+    except OSError as error:
+        raise InputError(f"{path}: expected a readable file, got: {error.strerror}") from None
+    except pa.ArrowInvalid:
+        raise InputError(f"{path}: expected a Parquet file, got something else") from None
+    if "trace" in frame:
+        known = sorted(frame["trace"].dropna().unique())
+        if name not in known and (name is not None or len(known) != 1):
+            raise InputError(f"{path}: expected one of the traces {', '.join(known)}, got {name}")
+        if name is not None:
+            frame = frame[frame["trace"] == name]
+    elif name is not None:
+        raise InputError(f"{path}: expected a column trace to find {name} in, found none")
+    times = frame["t_s"].to_numpy(float)
+    check_times(times, longest_gap=longest_gap)
+    return times - times[0]
+
+
+def check_times(times: Float[np.ndarray, " request"], *, longest_gap: float | None = None) -> None:
+    """Refuses times that are not in order, not finite, or of which a stretch is missing.
+
+    Args:
+        times: of requests, in seconds.
+        longest_gap: most seconds between two requests; a tenth of the span where absent.
+
+    Raises:
+        InputError: names the row, from 0.
+    """
+    if times.ndim != 1 or times.size < 2:
+        raise InputError(f"trace: expected at least two times, got shape {times.shape}")
+    if not np.isfinite(times).all():
+        row = int(np.argmin(np.isfinite(times)))
+        raise InputError(f"trace: expected finite times, row {row} is {times[row]}")
+    gaps = np.diff(times)
+    if (gaps < 0).any():
+        row = int(np.argmax(gaps < 0)) + 1
+        raise InputError(f"trace: expected times in order, row {row} is before row {row - 1}; sort")
+    span = times[-1] - times[0]
+    if span <= 0:
+        raise InputError("trace: expected times that differ, all are the same")
+    limit = LONGEST_GAP * span if longest_gap is None else longest_gap
+    if gaps.max() > limit:
+        row = int(np.argmax(gaps))
+        raise InputError(
+            f"trace: expected no gap over {limit:.4g} s, got {gaps[row]:.4g} s after row {row}; "
+            "cut the trace there, or pass a larger longest_gap"
+        )
+
+
+def replay(times: Float[np.ndarray, " request"], arrival_rate: float) -> Arrivals:
+    """The trace as it was, in rounds into which ``arrival_rate`` requests fall on average.
+
+    Raises:
+        InputError: for times that :func:`check_times` would refuse but for their gaps, or a rate
+            that is not positive.
+
+    Example:
+        >>> import numpy as np
+        >>> replay(np.array([0.0, 1.0, 2.0, 3.0, 4.0]), 0.5).counts.tolist()
+        [1, 0, 1, 0, 1, 0, 1, 0, 1]
+    """
+    check_times(times, longest_gap=np.inf)
+    if not 0 < arrival_rate < np.inf:
+        raise InputError(f"arrival rate: expected a positive number a round, got {arrival_rate}")
+    length = arrival_rate * (times[-1] - times[0]) / (times.size - 1)
+    if (times[-1] - times[0]) / length > MOST_ROUNDS:
+        raise InputError(
+            f"trace: expected at most {MOST_ROUNDS} rounds, its span makes more; a higher rate"
+        )
+    # A hair added, so that a request on the border of two rounds is in the later one.
+    counts = np.bincount(np.floor((times - times[0]) / length + 1e-9).astype(np.int64))
+    return Arrivals(jnp.asarray(counts, jnp.int32), int(counts.max()))
+
+
+def block_bootstrap(
+    key: PRNGKeyArray,
+    arrivals: Arrivals,
+    rounds: int,
+    num_seeds: int,
+    block: int | None = None,
+) -> Arrivals:
+    """Many traces like one: blocks of rounds, each from a place drawn uniformly, in a row.
+
+    Bursts shorter than a block stay whole; the end of the trace is followed by its beginning, so
+    that every round is drawn equally often (circular block bootstrap).
+
+    Args:
+        key: decides the places.
+        arrivals: of :func:`replay`.
+        rounds: how long the new traces are.
+        num_seeds: how many.
+        block: rounds in a block; a twentieth of the trace where absent.
+
+    Returns:
+        Counts ``[seed, round]``, for ``equinox.filter_vmap`` over :func:`retrial_queue`.
+
+    Raises:
+        InputError: for a block longer than the trace.
+
+    Source: Politis and Romano, A circular block-resampling procedure for stationary data, 1992.
+    """
+    counts: Int[np.ndarray, " round"] = np.asarray(arrivals.counts)
+    block = max(1, counts.size // 20) if block is None else block
+    if not 1 <= block <= counts.size:
+        raise InputError(f"block: expected 1 to {counts.size} rounds, got {block}")
+    starts = jax.random.randint(key, (num_seeds, -(-rounds // block), 1), 0, counts.size)
+    places = (starts + jnp.arange(block)) % counts.size
+    return Arrivals(arrivals.counts[places].reshape(num_seeds, -1)[:, :rounds], arrivals.most)
