@@ -2,9 +2,15 @@
 
 ::
 
-    routing regret       sum_t max_S' p(x_t, S') - p(x_t, S_t)             for the query x_t served
-    matching regret      sum_t max_{x', S'} p(x', S') - p(x_t, S_t)        over all x' that wait
+    routing regret       sum_t max_S' v(x_t, S') - v(x_t, S_t)             for the query x_t served
+    matching regret      sum_t max_{x', S'} v(x', S') - v(x_t, S_t)        over all x' that wait
     queue-length regret  Q(t) - Q*(t)                                      paired with the oracle's
+
+``v`` is the departure probability, or the expected reward where answers have values. With ``S^lin``
+what the best linear parameter would offer, routing regret falls into two::
+
+    misspecification     sum_t max_S' v(x_t, S') - v(x_t, S^lin_t)
+    learning cost        sum_t v(x_t, S^lin_t) - v(x_t, S_t)               may be negative
 """
 
 from collections.abc import Mapping
@@ -12,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Real
+from jaxtyping import Float, Int, Real
 from scipy import stats
 
 from cqbayes.environments import Metrics
@@ -22,21 +28,31 @@ from cqbayes.simulate import Trace
 _UNITS = {
     "routing_regret": ("cumulative routing regret", "departures"),
     "matching_regret": ("cumulative matching regret", "departures"),
+    "misspecification": ("routing regret of the best linear parameter", "departures"),
+    "learning_cost": ("routing regret beyond the best linear parameter's", "departures"),
     "queue_length": ("waiting queries at the start of the round", "queries"),
     "queue_length_regret": ("queue length above the oracle's", "queries"),
 }
 
 
-def regrets(traces: Mapping[str, Trace], oracle: str = "oracle") -> xr.Dataset:
+def regrets(
+    traces: Mapping[str, Trace],
+    oracle: str = "oracle",
+    *,
+    keep: Int[np.ndarray, " round"] | None = None,
+) -> xr.Dataset:
     """Regret curves of several policies that met the same worlds.
 
     Args:
         traces: by policy name, all simulated with the same key, rounds and seeds.
         oracle: name of the trace that queue-length regret is measured against.
+        keep: rounds to keep, from 1; all where absent.
 
     Returns:
-        ``routing_regret``, ``matching_regret`` (cumulative), ``queue_length`` and
-        ``queue_length_regret`` with dimensions ``policy``, ``seed``, ``round``.
+        ``routing_regret``, ``matching_regret``, ``misspecification``, ``learning_cost``
+        (cumulative), ``queue_length`` and ``queue_length_regret`` with dimensions ``policy``,
+        ``seed``, ``round``. Without a best linear parameter (``Population.linear``) the truth counts
+        as linear: nothing is misspecification.
 
     Raises:
         InputError: if the oracle is missing, or the traces saw different arrivals.
@@ -50,10 +66,12 @@ def regrets(traces: Mapping[str, Trace], oracle: str = "oracle") -> xr.Dataset:
                 f"regrets: expected the arrivals of {oracle}, {name} saw others; "
                 "simulate both with the same key, rounds and seeds"
             )
+    num_seeds, services = len(arrivals), traces[oracle].services
+    rounds = np.arange(1, arrivals.shape[1] // services + 1) if keep is None else np.asarray(keep)
     curves = {
-        name: _curves(trace.metrics, traces[oracle].metrics) for name, trace in traces.items()
+        name: _curves(trace.metrics, traces[oracle].metrics, rounds, services)
+        for name, trace in traces.items()
     }
-    num_seeds, rounds = arrivals.shape
     return xr.Dataset(
         {
             variable: xr.DataArray(
@@ -66,18 +84,26 @@ def regrets(traces: Mapping[str, Trace], oracle: str = "oracle") -> xr.Dataset:
         coords={
             "policy": list(traces),
             "seed": np.arange(num_seeds),
-            "round": np.arange(1, rounds + 1),
+            "round": rounds,
         },
     )
 
 
-def _curves(metrics: Metrics, oracle: Metrics) -> dict[str, Any]:
-    achieved = metrics.departure_probability.astype(np.float64)
+def _curves(
+    metrics: Metrics, oracle: Metrics, rounds: np.ndarray, services: int
+) -> dict[str, Any]:
+    first, last = (rounds - 1) * services, rounds * services - 1
+
+    def total(better: np.ndarray, worse: np.ndarray) -> np.ndarray:
+        return np.cumsum(better - worse, axis=1, dtype=np.float64)[:, last]
+
     return {
-        "routing_regret": np.cumsum(metrics.best_for_query - achieved, axis=1),
-        "matching_regret": np.cumsum(metrics.best_waiting - achieved, axis=1),
-        "queue_length": metrics.queue_length,
-        "queue_length_regret": metrics.queue_length - oracle.queue_length,
+        "routing_regret": total(metrics.best_for_query, metrics.value),
+        "matching_regret": total(metrics.best_waiting, metrics.value),
+        "misspecification": total(metrics.best_for_query, metrics.linear_for_query),
+        "learning_cost": total(metrics.linear_for_query, metrics.value),
+        "queue_length": metrics.queue_length[:, first],
+        "queue_length_regret": (metrics.queue_length - oracle.queue_length)[:, first],
     }
 
 
@@ -161,9 +187,9 @@ class Exponent(NamedTuple):
 def growth_exponent(curve: Real[np.ndarray, "seed round"], num_points: int = 64) -> Exponent:
     """Slope of log mean regret against log t over the last 7/8 of the rounds.
 
-    Least squares on ``num_points`` rounds equally spaced in log t; the interval is the delete-one
-    jackknife's over seeds, since rounds of one seed are anything but independent, with the
-    quantile of Student's t for as many seeds.
+    For cumulative curves. Least squares on ``num_points`` rounds equally spaced in log t; the
+    interval is the delete-one jackknife's over seeds, since rounds of one seed are anything but
+    independent, with the quantile of Student's t for as many seeds.
 
     Raises:
         InputError: for fewer than two seeds, or a mean regret that is not positive there.
@@ -173,22 +199,50 @@ def growth_exponent(curve: Real[np.ndarray, "seed round"], num_points: int = 64)
         >>> round(growth_exponent(np.stack([np.sqrt(t), 2 * np.sqrt(t)])).value, 6)
         0.5
     """
-    curve = np.asarray(curve, np.float64)
-    num_seeds, rounds = curve.shape
-    if num_seeds < 2:
-        raise InputError(f"growth_exponent: expected at least 2 seeds, got {num_seeds}")
+    rounds = curve.shape[1]
     t = np.unique(np.geomspace(max(rounds // 8, 1), rounds, num_points).astype(int))
-    points = curve[:, t - 1]
-    total = points.sum(axis=0)
+    return slope_of_logs(t, np.asarray(curve, np.float64)[:, t - 1])
+
+
+def decay_exponent(curve: Real[np.ndarray, "seed round"], num_windows: int = 12) -> Exponent:
+    """The same for curves of single rounds, such as queue-length regret.
+
+    What happens in one round is mostly noise: means are taken over ``num_windows`` stretches of the
+    last 7/8 of the rounds whose lengths grow in proportion to t.
+
+    Raises:
+        InputError: as :func:`growth_exponent`: what has come down to noise has no exponent.
+    """
+    rounds = curve.shape[1]
+    ends = np.unique(np.geomspace(max(rounds // 8, 1), rounds, num_windows + 1).astype(int))
+    return slope_of_logs(np.sqrt(ends[1:] * ends[:-1]), window_means(curve, ends))
+
+
+def window_means(
+    curve: Real[np.ndarray, "seed round"], ends: Int[np.ndarray, " end"]
+) -> Float[np.ndarray, "seed window"]:
+    """Means over the rounds after one end up to the next."""
+    totals = np.cumsum(curve, axis=1, dtype=np.float64)[:, ends - 1]
+    return np.diff(totals, axis=1) / np.diff(ends)
+
+
+def slope_of_logs(
+    t: Real[np.ndarray, " point"], values: Float[np.ndarray, "seed point"]
+) -> Exponent:
+    """Slope of the log of the mean over seeds against log t, with a jackknife interval."""
+    num_seeds = len(values)
+    if num_seeds < 2:
+        raise InputError(f"exponent: expected at least 2 seeds, got {num_seeds}")
+    total = values.sum(axis=0)
     if (total <= 0).any():
-        raise InputError("growth_exponent: expected positive mean regret over the last 7/8 rounds")
+        raise InputError("exponent: expected positive mean regret over the last 7/8 of the rounds")
     log_t = np.log(t) - np.log(t).mean()
 
     def slope(mean: np.ndarray) -> float:
         return float(log_t @ np.log(np.maximum(mean, 1e-12)) / (log_t @ log_t))
 
     value = slope(total / num_seeds)
-    without = np.array([slope((total - seed) / (num_seeds - 1)) for seed in points])
+    without = np.array([slope((total - seed) / (num_seeds - 1)) for seed in values])
     error = np.sqrt((num_seeds - 1) / num_seeds * np.sum((without - without.mean()) ** 2))
     reach = float(stats.t.ppf(0.975, num_seeds - 1) * error)
     return Exponent(value, value - reach, value + reach)

@@ -40,12 +40,14 @@ class Trace(NamedTuple):
         rows: the services as choice data ``[seed, round, ...]``, if they were recorded.
         policy_state: the policy's state after the last round, one per seed.
         room: places in the waiting room at the end.
+        services: services a round: as many rows of the arrays are one round.
     """
 
     metrics: Metrics
     rows: ChoiceData | None
     policy_state: Any
     room: int
+    services: int = 1
 
     def choices(self) -> ChoiceData:
         """The rows of all seeds as one log; rounds that served nothing have weight zero."""
@@ -82,7 +84,7 @@ def simulate(
         key: decides all randomness. Give different policies the same key to compare them.
         policy: what serves.
         env: where queries wait.
-        rounds: how many.
+        rounds: how many; services, where the environment has several a round.
         num_seeds: independent repetitions.
         refit_after: rounds after which ``policy.refit`` is called, ascending; where absent, the
             policy's own schedule (:mod:`cqbayes.policies.refit`), or never.
@@ -163,7 +165,7 @@ def simulate(
             advance(count)
     metrics = _join([metrics for metrics, _ in pieces])
     rows = _join([rows for _, rows in pieces]) if record else None
-    return Trace(metrics, rows, jax.tree.map(np.asarray, run.policy), room)
+    return Trace(metrics, rows, jax.tree.map(np.asarray, run.policy), room, env.services)
 
 
 def _schedule(policy: Policy, refit_after: Sequence[int] | None, rounds: int) -> list[int]:

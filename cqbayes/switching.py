@@ -1,0 +1,80 @@
+"""Where queue-length regret comes from: each round's mismatch times its long-run effect.
+
+Let ``Q_s(T)`` be the queue at the end of a run that follows the learner up to round ``s`` and the
+oracle from then on. ``Q_0`` is the oracle's, ``Q_{T-1}`` the learner's, and so::
+
+    E[Q(T) - Q*(T)] = sum_{s < T} E[Q_s(T) - Q_{s-1}(T)] = sum_{s < T} mismatch_s effect_s
+
+``mismatch_s`` is what the learner's choice in round ``s`` lost in departure probability to the best
+pair that waited; ``effect_s`` is what of that is still felt at the end: the two runs of a term
+differ in one decision, whose trace the oracle then wears away. All runs share arrivals and luck.
+
+Source: the policy-switching argument of Bae, Kang and Lee, arXiv 2601.19300, as we read it.
+"""
+
+import numpy as np
+import xarray as xr
+from jaxtyping import PRNGKeyArray
+
+from cqbayes.environments import Environment
+from cqbayes.errors import InputError
+from cqbayes.policies import Policy
+from cqbayes.policies.switch import switch
+from cqbayes.progress import bar
+from cqbayes.simulate import simulate
+
+MOST_ROUNDS = 2_000
+
+
+def switching(
+    key: PRNGKeyArray,
+    policy: Policy,
+    oracle: Policy,
+    env: Environment,
+    rounds: int,
+    num_seeds: int,
+    *,
+    room: int = 64,
+    progress: bool = False,
+) -> xr.Dataset:
+    """The decomposition, by as many runs as there are rounds: for small runs.
+
+    Args:
+        key, policy, env, rounds, num_seeds, room: as in :func:`cqbayes.simulate.simulate`.
+        oracle: the policy that takes over.
+        progress: whether to show a progress bar.
+
+    Returns:
+        ``contribution`` with dimensions ``seed`` and ``round`` (1 to ``rounds - 1``), whose sum over
+        rounds is each seed's queue-length regret in the last round; its mean ``mismatch`` and
+        ``effect``, the ratio of the two means, with dimension ``round``.
+
+    Raises:
+        InputError: for fewer than 2 or more than 2,000 rounds, or several services a round.
+    """
+    if not 2 <= rounds <= MOST_ROUNDS or env.services != 1:
+        raise InputError(
+            f"switching: expected 2 to {MOST_ROUNDS} rounds of one service, got {rounds} rounds of "
+            f"{env.services}: it takes as many runs as rounds"
+        )
+    lengths, mismatch = [], np.zeros(rounds - 1)
+    with bar("switching", total=rounds, show=progress) as advance:
+        for after in range(rounds):
+            mixed = switch(policy, oracle, after)
+            metrics = simulate(key, mixed, env, rounds, num_seeds=num_seeds, room=room).metrics
+            lengths.append(metrics.queue_length[:, -1])
+            if after == rounds - 1:
+                mismatch = (metrics.best_waiting - metrics.value)[:, :-1].mean(axis=0)
+            advance(1)
+    contribution = np.diff(np.stack(lengths, axis=1), axis=1)
+    effect = np.divide(
+        contribution.mean(axis=0), mismatch, out=np.full(rounds - 1, np.nan), where=mismatch > 0
+    )
+    return xr.Dataset(
+        {
+            "contribution": (("seed", "round"), contribution, {"units": "queries"}),
+            "mismatch": ("round", mismatch, {"units": "departures"}),
+            "effect": ("round", effect, {"units": "queries per departure"}),
+        },
+        coords={"seed": np.arange(num_seeds), "round": np.arange(1, rounds)},
+    )
