@@ -33,7 +33,7 @@ def _setup(slate_size: int = 2, posterior: str = "online") -> Setup:
     how = belief.online(model, sizes)
     if posterior != "online":
         how = belief.refitted(catalogue.load_engine(posterior).fit, model, sizes)
-    return Setup(sizes, slate_size, how, synthetic(jax.random.key(0), 4, 3))
+    return Setup(sizes, slate_size, how, synthetic(jax.random.key(0), 4, 3), horizon=60)
 
 
 def _observation(queue_length: int, room: int = 6) -> Observation:

@@ -55,6 +55,10 @@ class Observation(NamedTuple):
         one = self._rooms(lambda column: column[place][None])
         return one._replace(queue_length=jnp.minimum(self.queue_length, 1))
 
+    def brought_forward(self, place: Int[Array, ""]) -> "Observation":
+        """The same room with the query of ``place`` in the first place as well."""
+        return self._rooms(lambda column: column.at[0].set(column[place]))
+
     def _rooms(self, pick: Callable[[Array], Array]) -> "Observation":
         names = ("context", "identity", "wait", "attempts", "servable", "priority")
         there = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
