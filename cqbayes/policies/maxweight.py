@@ -60,21 +60,20 @@ def heaviest(
 ) -> Action:
     """The oldest query of the class of largest ``Q_c v(x_c, S)``, with its assortment.
 
-    A priority counts as in every rule: it is added to the log-odds of ``v`` of its query. A class
-    is compared by its highest, and served there.
+    A priority is added to ``log(Q_c v)``, for small ``v`` the same as to the log-odds of ``v``; in
+    those it would be lost where ``v`` is close to 1. A class is compared by the highest priority in
+    it, and served there.
     """
     members = seen.waiting & (nearest(centres, seen.context) == jnp.arange(len(centres))[:, None])
     offered, score = best_assortment(utility, slate_size, values)
-    oldest_first = jnp.broadcast_to(seen.wait, members.shape)
-    candidates = members
+    length = jnp.sum(members, axis=-1)
+    # Logarithms, in which a reward close to 1 still differs from its neighbours.
+    weight = jnp.log(jnp.maximum(length, 1)) + jax.nn.log_sigmoid(score)
     if seen.priority is not None:
         priority = jnp.where(members, seen.priority, -jnp.inf)
-        first = jnp.max(priority, axis=-1)
-        candidates = members & (priority == first[:, None])
-        score = score + jnp.where(jnp.isfinite(first), first, 0)
-    # In logarithms, where a reward close to 1 still differs from its neighbours.
-    length = jnp.sum(members, axis=-1)
-    weight = jnp.log(jnp.maximum(length, 1)) + jax.nn.log_sigmoid(score)
+        highest = jnp.max(priority, axis=-1)
+        weight = weight + highest
+        members = members & (priority == highest[:, None])
     chosen = jnp.argmax(jnp.where(length > 0, weight, -jnp.inf))
-    query = jnp.argmax(jnp.where(candidates[chosen], oldest_first[chosen], -1))
+    query = jnp.argmax(jnp.where(members[chosen], seen.wait, -1))
     return Action(query, offered[chosen])
