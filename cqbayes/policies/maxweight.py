@@ -10,6 +10,7 @@ and of the class that is picked, the oldest query.
 Source: Tassiulas and Ephremides 1992, as used by Kim and Oh, Queueing matching bandits with
 preference feedback, NeurIPS 2024. Their queues have one feature vector each and their rounds match
 many of them; that a queue is a cell, served as its centre would be, one a round, is our reading.
+So it routes as well as the centres stand for their members, and no better.
 """
 
 from typing import Any
@@ -25,9 +26,9 @@ from cqbayes.policies import Action, Observation
 NUM_CLASSES = 8
 
 
-def unit_centres(dim: int, num_classes: int = NUM_CLASSES) -> Float[Array, "class dim"]:
+def unit_centres(dim: int) -> Float[Array, "class dim"]:
     """Random directions, always the same: centres for want of knowledge of the queries."""
-    centres = jax.random.normal(jax.random.key(0), (num_classes, dim))
+    centres = jax.random.normal(jax.random.key(0), (NUM_CLASSES, dim))
     return centres / jnp.linalg.norm(centres, axis=-1, keepdims=True)
 
 

@@ -34,7 +34,7 @@ def ucb_mnl(
     dim: int,
     slate_size: int = 1,
     *,
-    scale: float = 0.1,
+    scale: float = 0.15,
     ridge: float = 1.0,
     intercept: bool = True,
     values: Float[Array, " llm"] | None = None,
@@ -45,7 +45,7 @@ def ucb_mnl(
         num_llms: how many LLMs there are.
         dim: dimensions of the context.
         slate_size: most LLMs that answer one query.
-        scale: of the confidence radius, in units of the theory's order; 0.1 makes it about the
+        scale: of the confidence radius, in units of the theory's order; 0.15 makes it about the
             two standard deviations of practice after some thousand rounds.
         ridge: what each Gram matrix begins with, times the identity.
         intercept: whether ``z`` begins with a 1.

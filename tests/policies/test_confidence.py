@@ -287,6 +287,22 @@ def test_a_high_priority_is_served_first(choices, name):
     assert level == _pick(policy, state, seen(context))
 
 
+def test_a_unit_of_priority_counts_a_quarter_of_a_probability(choices):
+    """As much as a unit of log-odds moves a probability where it moves it most."""
+    rows = _rows(choices, 2)
+    policy = linucb(NUM_LLMS, DIM, 2, ridge=RIDGE)
+    weights, gram = _ridge(rows, True)
+    alpha = 1 + np.sqrt(np.log(2 / 0.05) / 2)
+    state = _learnt(policy, rows)
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        context, priority = rng.normal(size=(6, DIM)) / 2, rng.normal(size=6)
+        z = _features(context, True)
+        bound = z @ weights.T + alpha * _widths(gram, z)
+        score = np.sort(bound, axis=1)[:, -2:].sum(axis=1) + priority / 4
+        assert _pick(policy, state, seen(context, priority=priority))[0] == np.argmax(score)
+
+
 def test_values_multiply_the_bounds(choices):
     rows = _rows(choices, 2)
     values = np.array([0.1, 0.9, 0.5, 1.0])

@@ -123,5 +123,5 @@ def test_epsilon_greedy_explores_at_a_constant_rate(choices, disjoint_mnl, epsil
 
 def test_epsilon_is_a_probability(disjoint_mnl):
     how = belief.online(disjoint_mnl(), Sizes(NUM_LLMS, DIM))
-    with pytest.raises(InputError, match="epsilon to be a probability in .0, 1., got 1.5"):
+    with pytest.raises(InputError, match=r"epsilon to be a probability in \[0, 1\], got 1\.5"):
         epsilon_greedy(how, NUM_LLMS, epsilon=1.5)

@@ -104,10 +104,10 @@ def test_max_wait_of_zero_is_first_in_first_out():
 
 
 def test_max_wait_bounds_ages_in_a_stable_queue():
-    """Without it the best query comes first, and the worst waits ten times as long."""
+    """Without it the best query comes first, and the worst waits many times as long."""
     population = synthetic(jax.random.key(1), NUM_LLMS, DIM)
     env = retrial_queue(population, capacity(population) - 0.1)
-    limit = 60
+    limit = 30
     plain, bounded, aged = (
         simulate(KEY, policy, env, 3_000, num_seeds=8).metrics.oldest.max()
         for policy in (
@@ -116,9 +116,9 @@ def test_max_wait_bounds_ages_in_a_stable_queue():
             aging(oracle(population), 0.05),
         )
     )
-    assert plain > 10 * limit
-    assert bounded < 2 * limit
-    assert aged < plain / 2
+    assert plain > 5 * limit
+    assert bounded < limit + 15
+    assert aged < plain / 3
 
 
 def test_escalation_is_by_attempts_of_the_query_that_is_picked():
