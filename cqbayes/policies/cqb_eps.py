@@ -8,10 +8,10 @@
 
 Source: Bae, Kang and Lee, Queue length regret bounds for contextual queueing bandits,
 arXiv 2601.19300 (ICLR 2026): both phases, the rate, and ``tau = O(d log T / (sigma_0^4 eps^2))``,
-with ``eps`` the slackness and ``sigma_0^2`` the least eigenvalue of the contexts' covariance; we
-have this from its abstract and a summary of it, not from the paper itself. Ours: ``factor`` for the unknown constants, counted per LLM; the newest query where none has just
-arrived; that later exploration is uniform over queries; and what :mod:`cqbayes.policies.cqb_opt`
-says of the optimistic rule.
+with ``eps`` the slackness and ``sigma_0^2`` the least eigenvalue of the contexts' covariance. We
+have them from its abstract and from a summary, not from the paper itself. Ours: ``factor`` for the
+unknown constants, counted per LLM; the newest query where none has just arrived; that later
+exploration is uniform over queries; and what :mod:`cqbayes.policies.cqb_opt` says of its rule.
 """
 
 from typing import Any

@@ -9,11 +9,12 @@
 with ``z = (1, x)`` of n features and ``mu`` the logistic function.
 
 Source: Bae, Kang and Lee, Queue length regret bounds for contextual queueing bandits,
-arXiv 2601.19300 (ICLR 2026), for adversarial contexts: the index, and ``V_j``. It has one answer; we have this
-from its abstract and a summary of it. Ours: for several, the sum of the highest bounds; online mirror descent
-(:mod:`cqbayes.policies.confidence`) for the paper's maximum likelihood estimate, whose cost would
-grow with the rounds; the radius, of the usual shape; and ``scale``, which stands for the paper's
-constants ``1 / kappa``.
+arXiv 2601.19300 (ICLR 2026), for adversarial contexts: the index, and ``V_j``, for one answer. We
+have them from its abstract and from a summary, not from the paper itself. Ours: for several
+answers, the sum of the highest bounds; online mirror descent (:mod:`cqbayes.policies.confidence`)
+for a maximum likelihood estimate, whose cost would grow with the rounds; the radius, of the usual
+shape; and ``scale``, for its unknown constants. Of 0.02 to 0.2, 0.1 had the least routing regret in
+the synthetic queue with 5 LLMs, d = 5 and slack 0.1.
 """
 
 from typing import NamedTuple

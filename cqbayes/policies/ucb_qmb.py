@@ -14,7 +14,7 @@ Source: Kim and Oh, Queueing matching bandits with preference feedback, NeurIPS 
 learns which of the queries offered to it it serves; here each LLM's parameters are learnt from
 which answers users take. The classes are our reading: see :mod:`cqbayes.policies.maxweight`. So are
 the intercept, that estimates are not projected onto the unit ball, and ``scale``, for the paper's
-unnamed constant ``C_1``.
+constant ``C_1``, which has no value.
 """
 
 import jax.numpy as jnp
