@@ -103,6 +103,7 @@ def test_max_wait_of_zero_is_first_in_first_out():
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_max_wait_bounds_ages_in_a_stable_queue():
     """Without it the best query comes first, and the worst waits many times as long."""
     population = synthetic(jax.random.key(1), NUM_LLMS, DIM)
