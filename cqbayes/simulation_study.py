@@ -49,7 +49,7 @@ def run(
     world, sizes, rate = _world(
         truth_key, data, num_seeds, slate_size, arrival_rate, slack, num_llms, dim
     )
-    setup = Setup(sizes, slate_size, _belief(posterior, sizes))
+    setup = Setup(sizes, slate_size, _belief(posterior, sizes), horizon=rounds)
     wanted = {name: (name, setup) for name in ("oracle", *policies)}
     for name in wanted:
         _check_policy(name, setup, world)

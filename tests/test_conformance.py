@@ -33,7 +33,7 @@ def _setup(slate_size: int = 2, posterior: str = "online") -> Setup:
     how = belief.online(model, sizes)
     if posterior != "online":
         how = belief.refitted(catalogue.load_engine(posterior).fit, model, sizes)
-    return Setup(sizes, slate_size, how, synthetic(jax.random.key(0), 4, 3))
+    return Setup(sizes, slate_size, how, synthetic(jax.random.key(0), 4, 3), horizon=60)
 
 
 def _observation(queue_length: int, room: int = 6) -> Observation:
@@ -52,7 +52,10 @@ def _observation(queue_length: int, room: int = 6) -> Observation:
 
 def test_discovery_finds_something():
     assert {"acqb", "oracle", "random", "best_single", "thompson"} <= set(POLICIES)
+    assert {"greedy", "epsilon_greedy", "beta_thompson", "q_ths", "linucb"} <= set(POLICIES)
+    assert {"ucb_mnl", "cqb_eps", "cqb_opt", "cqb_eta", "ts_qmb", "ucb_qmb"} <= set(POLICIES)
     assert {"fifo_acqb", "fifo_oracle"} <= set(POLICIES)
+    assert not {"explore", "fifo", "aging", "confidence", "horizon"} & set(POLICIES)
     assert "disjoint_mnl" in MODELS
     assert {"nuts", "laplace", "online"} <= set(ENGINES)
     assert "paretobandit3" in DATA
@@ -72,6 +75,27 @@ def test_policies_serve_a_waiting_query_with_a_legal_assortment(name):
             assert 1 <= int(action.offered.sum()) <= setup.slate_size
     action = select(jax.random.key(0), state, _observation(0))
     assert 0 <= int(action.query) < 6
+
+
+@pytest.mark.parametrize("name", catalogue.policy_names())
+def test_policies_take_values_of_answers(name):
+    setup = _setup()._replace(values=jnp.array([0.2, 0.9, 0.5, 1.0]))
+    policy = catalogue.load_policy(name, setup)
+    action = policy.select(jax.random.key(0), policy.init(jax.random.key(1)), _observation(3))
+    assert 0 <= int(action.query) < 3
+    assert 1 <= int(action.offered.sum()) <= setup.slate_size
+
+
+@pytest.mark.parametrize("name", catalogue.policy_names())
+def test_policies_learn_nothing_from_rows_of_weight_zero(name, choices):
+    policy = catalogue.load_policy(name, _setup())
+    data, _ = choices(seed=0, num_obs=10, slate_size=2)
+    state = policy.update(jax.random.key(0), policy.init(jax.random.key(1)), data)
+    nothing = (jnp.zeros(10), jnp.full_like(data.context, jnp.nan))
+    rows = eqx.tree_at(lambda d: (d.weight, d.context), data, nothing)
+    after = policy.update(jax.random.key(2), state, rows)
+    for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(after), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("name", POLICIES)

@@ -133,7 +133,7 @@ def update_row(
     more LLMs than ``slate_size`` (all of them where absent).
     """
     z = _linear(posterior.model).features(context)
-    llm = _first(offered, slate_size or offered.size)
+    llm = first_offered(offered, slate_size or offered.size)
     shown = offered[llm] & (jnp.cumsum(jnp.ones_like(llm)) <= jnp.sum(offered))
     blocks = posterior.factor[llm]
     # One product a block: as one einsum or sum over all it is several times as slow on CPUs.
@@ -156,7 +156,7 @@ def update_row(
     return eqx.tree_at(lambda p: (p.location, p.factor), posterior, (location, factor))
 
 
-def _first(offered: Bool[Array, " llm"], count: int) -> Int[Array, " slate"]:
+def first_offered(offered: Bool[Array, " llm"], count: int) -> Int[Array, " slate"]:
     """The first ``count`` LLMs that are offered, then any."""
     rank = jnp.cumsum(offered)
     return jnp.stack([jnp.argmax(offered & (rank == place + 1)) for place in range(count)])

@@ -48,10 +48,17 @@ class Observation(NamedTuple):
 
     def alone(self, place: Int[Array, ""]) -> "Observation":
         """A room of one: only the query in ``place``."""
+        one = self._rooms(lambda column: column[place][None])
+        return one._replace(queue_length=jnp.minimum(self.queue_length, 1))
+
+    def brought_forward(self, place: Int[Array, ""]) -> "Observation":
+        """The same room with the query of ``place`` in the first place as well."""
+        return self._rooms(lambda column: column.at[0].set(column[place]))
+
+    def _rooms(self, pick: Callable[[Array], Array]) -> "Observation":
         names = ("context", "identity", "wait", "attempts", "servable", "priority")
         there = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        one = {name: column[place][None] for name, column in there.items()}
-        return self._replace(queue_length=jnp.minimum(self.queue_length, 1), **one)
+        return self._replace(**{name: pick(column) for name, column in there.items()})
 
 
 class Action(NamedTuple):

@@ -1,0 +1,74 @@
+"""Context-free Thompson sampling: a Beta per LLM, oldest query first, as gateways ship today.
+
+::
+
+    a_j = 1 + times taken,   b_j = 1 + times offered and not taken
+    p~_j ~ Beta(a_j, b_j);  offer the K LLMs of highest w_j p~_j to the oldest query
+
+It cannot tell queries apart, so it serves them in order of arrival. An answer that lost to another
+of its assortment counts as one that failed.
+
+Source: Thompson 1933; Chapelle and Li, An empirical evaluation of Thompson sampling, NIPS 2011
+(the Beta(1, 1) prior). Several answers and their worths ``w_j`` are ours.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import Partial
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from cqbayes.assortment import best_assortment
+from cqbayes.choice import ChoiceData
+from cqbayes.policies import Action, Observation, Policy, Setup, oldest
+
+
+class Counts(NamedTuple):
+    """How often each LLM's answer was taken, and was offered and not taken ``[llm]``."""
+
+    taken: Float[Array, " llm"]
+    left: Float[Array, " llm"]
+
+
+def beta_thompson(
+    num_llms: int, slate_size: int = 1, *, values: Float[Array, " llm"] | None = None
+) -> Policy:
+    """Serves the oldest query with the LLMs that do best under draws of their success rates.
+
+    Args:
+        num_llms: how many LLMs there are.
+        slate_size: how many LLMs answer one query.
+        values: worth of each LLM's answer, in [0, 1], by which its draw is multiplied.
+    """
+    before = Counts(jnp.zeros(num_llms), jnp.zeros(num_llms))
+    return Policy(
+        init=Partial(_init, before), select=Partial(_select, slate_size, values), update=_update
+    )
+
+
+def _init(before: Counts, key: PRNGKeyArray) -> Counts:
+    return before
+
+
+def _select(
+    slate_size: int, values: Array | None, key: PRNGKeyArray, state: Counts, seen: Observation
+) -> Action:
+    drawn = jax.random.beta(key, 1 + state.taken, 1 + state.left)
+    offered, _ = best_assortment(drawn if values is None else drawn * values, slate_size)
+    return Action(oldest(seen), offered)
+
+
+def _update(key: PRNGKeyArray, state: Counts, rows: ChoiceData) -> Counts:
+    rows = rows.cleared()
+    llms = jnp.arange(rows.num_llms)
+    taken = rows.offered & (rows.choice[:, None] - 1 == llms)
+    weight = rows.weight[:, None]
+    return Counts(
+        state.taken + jnp.sum(jnp.where(taken, weight, 0), axis=0),
+        state.left + jnp.sum(jnp.where(rows.offered & ~taken, weight, 0), axis=0),
+    )
+
+
+def build(setup: Setup) -> Policy:
+    return beta_thompson(setup.sizes.num_llms, setup.slate_size, values=setup.values)

@@ -1,0 +1,100 @@
+"""CQB-eps: explore for a while, then now and then, and be optimistic otherwise; needs the horizon.
+
+::
+
+    t <= tau:  the newest query, the LLMs in turn                tau = ceil(factor n log(T) N / K)
+    t >  tau:  with probability T^(-1/2):  a uniform query, a uniform assortment
+               otherwise:                  argmax of CQB-Opt
+
+Source: Bae, Kang and Lee, Queue length regret bounds for contextual queueing bandits,
+arXiv 2601.19300 (ICLR 2026): both phases, the rate, and ``tau = O(d log T / (sigma_0^4 eps^2))``,
+with ``eps`` the slackness and ``sigma_0^2`` the least eigenvalue of the contexts' covariance. We
+have them from its abstract and from a summary, not from the paper itself. Ours: ``factor`` for the
+unknown constants, counted per LLM; the newest query where none has just arrived; that later
+exploration is uniform over queries; and what :mod:`cqbayes.policies.cqb_opt` says of its rule.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import Partial
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from cqbayes.policies import Action, Observation, Policy, Setup, confidence
+from cqbayes.policies.cqb_opt import cqb_opt
+from cqbayes.policies.explore import constant, explore
+from cqbayes.policies.horizon import exploration_rounds, horizon_of
+
+
+def cqb_eps(
+    num_llms: int,
+    dim: int,
+    slate_size: int = 1,
+    *,
+    horizon: int | None,
+    factor: float = 1.0,
+    scale: float = 0.1,
+    ridge: float = 1.0,
+    intercept: bool = True,
+    values: Float[Array, " llm"] | None = None,
+) -> Policy:
+    """The two-phase algorithm for stochastic contexts.
+
+    Args:
+        num_llms: how many LLMs there are, ``N``.
+        dim: dimensions of the context.
+        slate_size: how many LLMs answer one query, ``K``.
+        horizon: rounds of the run, ``T``.
+        factor: of the rounds of pure exploration: each LLM has ``factor n log T`` services.
+        scale, ridge, intercept, values: as in :func:`cqbayes.policies.cqb_opt.cqb_opt`.
+
+    Raises:
+        InputError: without a horizon, or for a ridge that is not positive.
+    """
+    horizon = horizon_of("cqb_eps", horizon)
+    size = confidence.num_features(dim, intercept)
+    tau = exploration_rounds(num_llms, size, slate_size, horizon, factor)
+    optimistic = cqb_opt(
+        num_llms,
+        dim,
+        slate_size,
+        scale=scale,
+        ridge=ridge,
+        intercept=intercept,
+        values=values,
+    )
+    later = explore(optimistic, constant(horizon**-0.5), num_llms, slate_size)
+    select = Partial(_select, num_llms, slate_size, jnp.asarray(tau), later.select)
+    return later._replace(select=select)
+
+
+def _select(
+    num_llms: int,
+    slate_size: int,
+    tau: Array,
+    later: Any,
+    key: PRNGKeyArray,
+    state: Any,
+    seen: Observation,
+) -> Action:
+    first = in_turn(num_llms, slate_size, seen)
+    explores = seen.round <= tau
+    return jax.tree.map(lambda a, b: jnp.where(explores, a, b), first, later(key, state, seen))
+
+
+def in_turn(num_llms: int, slate_size: int, seen: Observation) -> Action:
+    """The newest query, with the ``slate_size`` LLMs whose turn it is in this round."""
+    newest = jnp.argmin(jnp.where(seen.waiting, seen.wait, jnp.iinfo(seen.wait.dtype).max))
+    begin = (seen.round - 1) * slate_size
+    return Action(newest, (jnp.arange(num_llms) - begin) % num_llms < slate_size)
+
+
+def build(setup: Setup) -> Policy:
+    return cqb_eps(
+        setup.sizes.num_llms,
+        setup.sizes.dim,
+        setup.slate_size,
+        horizon=setup.horizon,
+        values=setup.values,
+    )

@@ -1,0 +1,106 @@
+"""CQB-Opt: the optimistic rule of the contextual queueing bandit in every round; needs no horizon.
+
+::
+
+    V_j = ridge I + sum z z^T                                    over the rows that offered j
+    argmax_{x, S} sum_{j in S} mu(w_j . z) + beta_t ||z||_{V_j^-1}
+    beta_t = scale (sqrt(ridge) + sqrt(n log(1 + t / (n ridge))))
+
+with ``z = (1, x)`` of n features and ``mu`` the logistic function.
+
+Source: Bae, Kang and Lee, Queue length regret bounds for contextual queueing bandits,
+arXiv 2601.19300 (ICLR 2026), for adversarial contexts: the index, and ``V_j``, for one answer. We
+have them from its abstract and from a summary, not from the paper itself. Ours: for several
+answers, the sum of the highest bounds; online mirror descent (:mod:`cqbayes.policies.confidence`)
+for a maximum likelihood estimate, whose cost would grow with the rounds; the radius, of the usual
+shape; and ``scale``, for its unknown constants. Of 0.02 to 0.2, 0.1 had the least routing regret in
+the synthetic queue with 5 LLMs, d = 5 and slack 0.1.
+"""
+
+from typing import NamedTuple
+
+import jax
+from jax.tree_util import Partial
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from cqbayes.choice import ChoiceData
+from cqbayes.policies import Action, Observation, Policy, Setup, confidence
+from cqbayes.policies.confidence import Estimate
+
+
+class Learnt(NamedTuple):
+    """The estimate with the curvature that it is made by, and the Gram matrices of the widths."""
+
+    preference: Estimate
+    services: Estimate
+
+
+def cqb_opt(
+    num_llms: int,
+    dim: int,
+    slate_size: int = 1,
+    *,
+    scale: float = 0.1,
+    ridge: float = 1.0,
+    intercept: bool = True,
+    values: Float[Array, " llm"] | None = None,
+) -> Policy:
+    """Serves the query and LLMs of highest upper bounds on the departure rate.
+
+    Args:
+        num_llms: how many LLMs there are.
+        dim: dimensions of the context.
+        slate_size: how many LLMs answer one query.
+        scale: of the confidence radius, in units of the theory's order.
+        ridge: what each Gram matrix begins with, times the identity.
+        intercept: whether ``z`` begins with a 1.
+        values: worth of each LLM's answer, in [0, 1], by which its bound is multiplied.
+
+    Raises:
+        InputError: for a ridge that is not positive.
+    """
+    confidence.check_positive("cqb_opt", ridge=ridge)
+    before = confidence.begin(num_llms, dim, ridge, intercept)
+    size = confidence.num_features(dim, intercept)
+    radius = confidence.self_normalised(scale, size, ridge)
+    rule = confidence.mirror_descent(slate_size)
+    return Policy(
+        init=Partial(confidence.start, Learnt(before, before)),
+        select=Partial(_select, slate_size, intercept, radius, values),
+        update=Partial(_update, slate_size, intercept, rule),
+    )
+
+
+def _select(
+    slate_size: int,
+    intercept: bool,
+    radius: Partial,
+    values: Array | None,
+    key: PRNGKeyArray,
+    state: Learnt,
+    seen: Observation,
+) -> Action:
+    z = confidence.features(seen.context, intercept)
+    utility = z @ state.preference.location.T
+    _, width = confidence.means_and_widths(state.services, z)
+    bound = jax.nn.sigmoid(utility) + radius(seen.round) * width
+    return confidence.highest(bound, seen, slate_size, values)
+
+
+def _update(
+    slate_size: int,
+    intercept: bool,
+    rule: confidence.Rule,
+    key: PRNGKeyArray,
+    state: Learnt,
+    rows: ChoiceData,
+) -> Learnt:
+    return Learnt(
+        confidence.learn(rule, slate_size, intercept, state.preference, rows),
+        confidence.learn(confidence.counted, slate_size, intercept, state.services, rows),
+    )
+
+
+def build(setup: Setup) -> Policy:
+    num_llms, dim = setup.sizes.num_llms, setup.sizes.dim
+    return cqb_opt(num_llms, dim, setup.slate_size, values=setup.values)

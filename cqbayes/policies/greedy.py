@@ -1,0 +1,31 @@
+"""Greedy: serve what is best under the posterior mean, and never explore.
+
+::
+
+    argmax_{x, S} v(x, S; E[theta | data])
+
+It learns only from what it already thinks best: the floor of what exploration must earn.
+"""
+
+from jaxtyping import Array, Float
+
+from cqbayes.belief import Belief
+from cqbayes.policies import Policy, Setup
+from cqbayes.policies.thompson import thompson
+
+
+def greedy(
+    belief: Belief, slate_size: int = 1, *, values: Float[Array, " llm"] | None = None
+) -> Policy:
+    """Thompson sampling whose draw is the posterior mean.
+
+    Args:
+        belief: how the posterior is kept; see :mod:`cqbayes.belief`.
+        slate_size: most LLMs that answer one query.
+        values: worth of each LLM's answer, in [0, 1]; 1 each where absent.
+    """
+    return thompson(belief, slate_size, alpha=0.0, values=values)
+
+
+def build(setup: Setup) -> Policy:
+    return greedy(setup.belief, setup.slate_size, values=setup.values)

@@ -1,0 +1,49 @@
+"""Q-ThS: context-free Thompson sampling with forced exploration, oldest query first.
+
+::
+
+    with probability min(1, 3 N log(t)^2 / t):  a uniform assortment
+    otherwise:                                  the assortment of beta_thompson
+
+Source: Krishnasamy, Sen, Johari and Shakkottai, Regret of queueing bandits, NIPS 2016, with N
+servers, one queue and one answer; assortments of several are ours. For N = 5 it explores in every
+round up to the 620th.
+"""
+
+import jax.numpy as jnp
+from jax.tree_util import Partial
+from jaxtyping import Array, Float
+
+from cqbayes.policies import Policy, Setup
+from cqbayes.policies.beta_thompson import beta_thompson
+from cqbayes.policies.explore import explore
+from cqbayes.policies.fifo import fifo
+
+
+def q_ths(
+    num_llms: int,
+    slate_size: int = 1,
+    factor: float = 3.0,
+    *,
+    values: Float[Array, " llm"] | None = None,
+) -> Policy:
+    """Beta Thompson sampling that explores at the rate ``min(1, factor N log(t)^2 / t)``.
+
+    Args:
+        num_llms: how many LLMs there are, ``N``.
+        slate_size: how many LLMs answer one query.
+        factor: of the exploration rate; the paper's is 3.
+        values: worth of each LLM's answer, in [0, 1], by which its draw is multiplied.
+    """
+    schedule = Partial(_rate, jnp.asarray(factor * num_llms, float))
+    inner = beta_thompson(num_llms, slate_size, values=values)
+    # It sees only the oldest query, so that exploration too is of the assortment alone.
+    return fifo(explore(inner, schedule, num_llms, slate_size))
+
+
+def _rate(factor: Array, t: Array) -> Float[Array, ""]:
+    return jnp.minimum(1.0, factor * jnp.log(t) ** 2 / t)
+
+
+def build(setup: Setup) -> Policy:
+    return q_ths(setup.sizes.num_llms, setup.slate_size, values=setup.values)
