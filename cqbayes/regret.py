@@ -51,8 +51,8 @@ def regrets(
     Returns:
         ``routing_regret``, ``matching_regret``, ``misspecification``, ``learning_cost``
         (cumulative), ``queue_length`` and ``queue_length_regret`` with dimensions ``policy``,
-        ``seed``, ``round``. Without a best linear parameter (``Population.linear``) the truth counts
-        as linear: nothing is misspecification.
+        ``seed``, ``round``. Without a best linear parameter (``Population.linear``) the truth
+        counts as linear: nothing is misspecification.
 
     Raises:
         InputError: if the oracle is missing, or the traces saw different arrivals.
@@ -89,12 +89,10 @@ def regrets(
     )
 
 
-def _curves(
-    metrics: Metrics, oracle: Metrics, rounds: np.ndarray, services: int
-) -> dict[str, Any]:
+def _curves(metrics: Metrics, oracle: Metrics, rounds: np.ndarray, services: int) -> dict[str, Any]:
     first, last = (rounds - 1) * services, rounds * services - 1
 
-    def total(better: np.ndarray, worse: np.ndarray) -> np.ndarray:
+    def total(better: Any, worse: Any) -> np.ndarray:
         return np.cumsum(better - worse, axis=1, dtype=np.float64)[:, last]
 
     return {

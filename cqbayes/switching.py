@@ -45,9 +45,9 @@ def switching(
         progress: whether to show a progress bar.
 
     Returns:
-        ``contribution`` with dimensions ``seed`` and ``round`` (1 to ``rounds - 1``), whose sum over
-        rounds is each seed's queue-length regret in the last round; its mean ``mismatch`` and
-        ``effect``, the ratio of the two means, with dimension ``round``.
+        ``contribution`` with dimensions ``seed`` and ``round`` (1 to ``rounds - 1``), whose sum
+        over rounds is each seed's queue-length regret in the last round; the mean ``mismatch`` and
+        the ``effect``, the ratio of the two means, with dimension ``round``.
 
     Raises:
         InputError: for fewer than 2 or more than 2,000 rounds, or several services a round.

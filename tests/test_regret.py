@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 
 from cqbayes.environments.queue import retrial_queue
+from cqbayes.environments.rules import Rules
 from cqbayes.environments.synthetic import synthetic
 from cqbayes.errors import InputError
 from cqbayes.policies.oracle import oracle
 from cqbayes.policies.random import random
-from cqbayes.regret import growth_exponent, over_seeds, performance, regrets
+from cqbayes.regret import decay_exponent, growth_exponent, over_seeds, performance, regrets
 from cqbayes.simulate import simulate
 
 
@@ -38,6 +39,37 @@ def test_regret_is_the_definition(traces):
     assert float(got) == pytest.approx(lost, rel=1e-6)
     gap = metrics.queue_length - traces["oracle"].metrics.queue_length
     np.testing.assert_array_equal(curves["queue_length_regret"].sel(policy="random"), gap)
+
+
+def test_rounds_that_are_kept(traces):
+    keep = np.array([1, 20, 600])
+    whole, few = regrets(traces), regrets(traces, keep=keep)
+    for name in whole:
+        np.testing.assert_array_equal(few[name], whole[name].sel(round=keep))
+
+
+def test_rounds_of_several_services():
+    """Regret is counted up to the last service of a round; a queue is as long as at its start."""
+    population = synthetic(jax.random.key(1))
+    env = retrial_queue(population, 0.8, rules=Rules(services=2))
+    traces = {
+        name: simulate(jax.random.key(2), policy, env, 400, num_seeds=2)
+        for name, policy in (("oracle", oracle(population)), ("random", random(5)))
+    }
+    curves = regrets(traces).sel(policy="random")
+    assert curves.sizes["round"] == 200
+    metrics = traces["random"].metrics
+    lost = (metrics.best_for_query - metrics.value).sum(axis=1)
+    np.testing.assert_allclose(curves["routing_regret"].isel(round=-1), lost, rtol=1e-5)
+    np.testing.assert_array_equal(curves["queue_length"], metrics.queue_length[:, ::2])
+
+
+def test_routing_regret_is_misspecification_and_learning_cost(traces):
+    curves = regrets(traces)
+    np.testing.assert_allclose(
+        curves["misspecification"] + curves["learning_cost"], curves["routing_regret"], atol=1e-3
+    )
+    assert (curves["misspecification"] == 0).all(), "nobody asked for the best linear parameter"
 
 
 def test_the_oracle_regrets_nothing_and_nobody_less(traces):
@@ -93,6 +125,15 @@ def test_growth_exponent_covers_at_its_nominal_rate(num_seeds):
         found = growth_exponent(walk)
         inside += found.low < 0.5 < found.high
     assert 0.9 <= inside / 200 <= 0.99
+
+
+@pytest.mark.parametrize("power", [-0.25, -0.5])
+def test_decay_exponent_of_a_power_law(power):
+    rng = np.random.default_rng(0)
+    t = np.arange(1, 20_001)
+    found = decay_exponent(t**power + rng.normal(scale=0.5, size=(64, 20_000)))
+    assert found.low < power < found.high
+    assert found.high - found.low < 0.3
 
 
 def test_growth_exponent_refuses_what_it_cannot_fit():

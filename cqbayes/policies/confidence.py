@@ -139,7 +139,7 @@ def _learn_row(
     shown = offered[llm] & (jnp.arange(slate_size) < count)
     shown = shown & (weight > 0) & (count <= slate_size)
     blocks = estimate.root[llm]
-    phi = jnp.sum(blocks * z[:, None], axis=1)
+    phi = jnp.stack([z @ block for block in blocks])
     variance = jnp.sum(phi**2, axis=-1)
     mean = estimate.location[llm] @ z
     gain, curvature = rule(Row(mean, variance, shown, shown & (llm == choice - 1), weight))

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from cqbayes import belief, catalogue
-from cqbayes.environments.queue import capacity, retrial_queue
+from cqbayes.environments.load import capacity
+from cqbayes.environments.queue import retrial_queue
 from cqbayes.environments.synthetic import synthetic
 from cqbayes.policies import Setup
 from cqbayes.preference import Sizes

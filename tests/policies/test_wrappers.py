@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from seen import seen
 
-from cqbayes.environments.queue import capacity, retrial_queue
+from cqbayes.environments.load import capacity
+from cqbayes.environments.queue import retrial_queue
 from cqbayes.environments.synthetic import synthetic
 from cqbayes.errors import InputError
 from cqbayes.policies import Action, Observation, best_pair, stateless
