@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from cqbayes.choice import departure_probability, log_probabilities
+from cqbayes.choice import departure_probability, normaliser
 
 TINY = 1e-30
 
@@ -17,7 +17,7 @@ def value(
     """``v(x, S)``: the departure probability, or ``sum_{j in S} w_j P(j | x, S)`` with values."""
     if values is None:
         return departure_probability(utility, offered)
-    shares = jnp.exp(log_probabilities(utility, offered)[..., 1:])
+    shares = normaliser(utility, offered).shares
     return jnp.sum(jnp.where(offered, shares * values, 0), axis=-1)
 
 

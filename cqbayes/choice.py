@@ -260,6 +260,7 @@ def _reject(name: str, bad: Any, values: np.ndarray | None, expected: str) -> No
 class Normaliser(NamedTuple):
     """``peak = max(0, max_S u)``, ``odds_j = exp(u_j - peak)`` and ``excess = total - 1``.
 
+    The LLMs are the last axis of ``odds`` unless :func:`normaliser` was told otherwise.
     ``total = exp(-peak) + sum_{j in S} odds_j``, so that ``log Z = peak + log1p(excess)`` and
     ``P(j) = odds_j / total``. Apart, so that differences of large utilities are taken before
     anything is rounded, and a departure probability that is close to 0 keeps its digits.
@@ -276,6 +277,11 @@ class Normaliser(NamedTuple):
     @property
     def log_partition(self) -> Array:
         return self.peak + self.log_total
+
+    @property
+    def shares(self) -> Array:
+        """Choice probabilities of the LLMs; 0 where not offered."""
+        return self.odds / (1 + self.excess)[..., None]
 
 
 def normaliser(utility: Array, offered: Array, axis: int = -1) -> Normaliser:

@@ -1,11 +1,14 @@
 # %% [markdown]
 # # How fast is a simulated round?
 #
-# ACQB with the online Gaussian, many seeds at once under `vmap`, against a plain NumPy loop as
-# research code has it: one seed, one round at a time, per-LLM precision matrices, inverted in each
-# round. Same process, same core, process CPU seconds, medians of several runs; compilation apart.
+# ACQB with the online Gaussian in the retrial queue, against the same written as a plain NumPy
+# loop, a tuned one and a compiled one (numba), one seed at a time as they are; and the queue alone
+# against SimPy and Ciw. Same process, same core, process CPU seconds, medians of several runs;
+# compilation apart.
 #
 #     python analyses/benchmarks/simulator.py [--quick] [--json FILE]
+#
+# It needs the extra `bench`.
 
 # %%
 import argparse
@@ -18,57 +21,27 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import queue_peers
 from cqbayes.models.disjoint_mnl import disjoint_mnl
 from rich.console import Console
 from rich.table import Table
 
 from cqbayes import belief
+from cqbayes.environments import Environment
 from cqbayes.environments.queue import retrial_queue
 from cqbayes.environments.synthetic import linear
 from cqbayes.files import replacing
+from cqbayes.policies import Policy
 from cqbayes.policies.acqb import acqb
+from cqbayes.policies.fifo import fifo
+from cqbayes.policies.random import random
 from cqbayes.preference import Sizes
 from cqbayes.provenance import provenance
 from cqbayes.simulate import simulate
 
 ARRIVAL_RATE = 0.5
 ROOM = 64
-
-
-# %%
-def plain_numpy(theta: np.ndarray, rounds: int, seed: int, room: int = ROOM) -> float:
-    """ACQB for one seed with NumPy, written as one would write it down; returns the mean queue."""
-    rng = np.random.default_rng(seed)
-    num_llms, dim = theta.shape
-    mean = np.zeros((num_llms, dim))
-    precision = np.stack([np.eye(dim)] * num_llms)
-    queue: list[np.ndarray] = []
-    total = 0
-    for t in range(1, rounds + 1):
-        total += len(queue)
-        if queue:
-            if rng.random() < min(1.0, 0.5 / np.sqrt(t)):
-                query, llm = rng.integers(len(queue)), rng.integers(num_llms)
-            else:
-                drawn = np.stack(
-                    [
-                        rng.multivariate_normal(mean[j], np.linalg.inv(precision[j]))
-                        for j in range(num_llms)
-                    ]
-                )
-                utility = np.stack(queue) @ drawn.T
-                query, llm = np.unravel_index(np.argmax(utility), utility.shape)
-            x = queue[query]
-            taken = rng.random() < 1 / (1 + np.exp(-(x @ theta[llm])))
-            share = 1 / (1 + np.exp(-(x @ mean[llm])))
-            precision[llm] += share * (1 - share) * np.outer(x, x)
-            mean[llm] += np.linalg.solve(precision[llm], x * (taken - share))
-            if taken:
-                queue.pop(query)
-        if rng.random() < ARRIVAL_RATE and len(queue) < room:
-            x = rng.uniform(-1, 1, dim)
-            queue.append(x / max(1.0, np.linalg.norm(x)))
-    return total / rounds
+Row = dict[str, object]
 
 
 # %%
@@ -83,65 +56,147 @@ def cpu_seconds(run: Callable[[], object], repeats: int) -> float:
     return statistics.median(times)
 
 
-def measure(
-    num_llms: int, dim: int, num_seeds: int, target: float | None, quick: bool
-) -> dict[str, object]:
-    """Rounds a second of both, summed over seeds."""
-    rounds, peer_rounds = (1_000, 300) if quick else (4_000, 1_500)
-    repeats = 3 if quick else 5
-    theta = np.random.default_rng(0).uniform(-2, 2, (num_llms, dim))
-    env = retrial_queue(linear(jax.numpy.asarray(theta, np.float32)), ARRIVAL_RATE)
+def alternately(
+    first: Callable[[], object], second: Callable[[], object], repeats: int
+) -> tuple[float, float]:
+    """The same of two, run in turns, so that a machine's slow spells hit both."""
+    first(), second()
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(repeats):
+        for kept, run in zip(times, (first, second), strict=True):
+            start = time.process_time()
+            run()
+            kept.append(time.process_time() - start)
+    return statistics.median(times[0]), statistics.median(times[1])
+
+
+def world(num_llms: int, dim: int) -> tuple[np.ndarray, Environment, Policy]:
+    """Truth, queue and ACQB without intercepts, as the rivals have it."""
+    # At most as hard for the sum of many small terms as for that of few.
+    bound = 2 * np.sqrt(16 / max(dim, 16))
+    theta = np.random.default_rng(0).uniform(-bound, bound, (num_llms, dim)).astype(np.float32)
+    env = retrial_queue(linear(jax.numpy.asarray(theta)), ARRIVAL_RATE)
     model = disjoint_mnl(intercept=False)
-    policy = acqb(belief.online(model, Sizes(num_llms, dim)), num_llms)
+    return theta, env, acqb(belief.online(model, Sizes(num_llms, dim)), num_llms)
+
+
+def row(
+    measure: str, ours: float, peer: float | None, name: str, ratio: float, target: float | None
+) -> Row:
+    return {
+        "measure": measure,
+        "ours": ours,
+        "peer": peer,
+        "peer_name": name,
+        "ratio": ratio,
+        "target": target,
+        "meets": None if target is None else ratio >= target,
+    }
+
+
+# %%
+def against_loops(
+    num_llms: int, dim: int, num_seeds: int, targets: dict[str, float | None], quick: bool
+) -> list[Row]:
+    """Rounds a second, summed over seeds, against each of the loops."""
+    theta, env, policy = world(num_llms, dim)
+    rounds = (1_000 if quick else 4_000) * (8 if num_seeds == 1 else 1)
+    repeats = 3 if quick else 7
+    peers = {
+        "plain NumPy": (300 if quick else 1_000, queue_peers.plain_numpy),
+        "tuned NumPy": (2_000 if quick else 10_000, queue_peers.tuned_numpy),
+        "numba": (20_000 if quick else 100_000, queue_peers.numba_loop),
+    }
 
     def run() -> object:
         return simulate(jax.random.key(1), policy, env, rounds, num_seeds=num_seeds, room=ROOM)
 
-    start = time.process_time()
-    run()
-    first = time.process_time() - start
-    ours = rounds * num_seeds / (seconds := cpu_seconds(run, repeats))
-    peer = peer_rounds / cpu_seconds(lambda: plain_numpy(theta, peer_rounds, seed=1), repeats)
-    ratio = ours / peer
-    return {
-        "measure": f"rounds/s, ACQB, {num_llms} LLMs, d={dim}, room {ROOM}, {num_seeds} seed(s)",
-        "ours": ours,
-        "peer": peer,
-        "peer_name": "plain NumPy",
-        "ratio": ratio,
-        "target": target,
-        "meets": None if target is None else ratio >= target,
-        "compile_seconds": first - seconds,
-    }
+    rows = []
+    for name, target in targets.items():
+        steps, peer = peers[name]
+        mine, theirs = alternately(
+            run, lambda p=peer, n=steps: p(theta, n, ARRIVAL_RATE, 1, ROOM), repeats
+        )
+        ours, rival = rounds * num_seeds / mine, steps / theirs
+        label = f"rounds/s, ACQB, {num_llms} LLMs, d={dim}, {num_seeds} seed(s)"
+        rows.append(row(label, ours, rival, name, ours / rival, target))
+    return rows
 
 
-def show(rows: list[dict[str, object]]) -> None:
+def large_room(quick: bool) -> Row:
+    """What 1,024 places cost against 64, while few of them are taken."""
+    _, env, policy = world(5, 16)
+    rounds = 1_000 if quick else 4_000
+
+    def run(room: int) -> Callable[[], object]:
+        return lambda: simulate(jax.random.key(1), policy, env, rounds, num_seeds=32, room=room)
+
+    small, large = alternately(run(64), run(1_024), 3 if quick else 7)
+    label = "rounds/s with room 1024 against room 64 (at least half)"
+    return row(label, rounds * 32 / large, rounds * 32 / small, "room 64", small / large, 0.5)
+
+
+def many_llms(quick: bool) -> Row:
+    """112 LLMs and 384 dimensions, one seed, a queue that is mostly short."""
+    _, env, policy = world(112, 384)
+    rounds = 100 if quick else 400
+    seconds = cpu_seconds(
+        lambda: simulate(jax.random.key(1), policy, env, rounds, room=ROOM), 3
+    )
+    ours = rounds / seconds
+    return row("rounds/s, ACQB, 112 LLMs, d=384, 1 seed", ours, None, "target", ours / 1_000, 1.0)
+
+
+def queue_alone(quick: bool) -> list[Row]:
+    """First in, first out with one LLM: what general simulators are made for."""
+    rate, service, seeds = 0.5, 0.6, 32
+    theta = np.array([[0.0]], np.float32)
+    env = retrial_queue(linear(jax.numpy.asarray(theta)), rate)
+    policy = fifo(random(1))
+    rounds, theirs = (2_000, 2_000) if quick else (10_000, 10_000)
+
+    def run() -> object:
+        return simulate(jax.random.key(1), policy, env, rounds, num_seeds=seeds, room=1_024)
+
+    rows = []
+    for name, peer in (("SimPy", queue_peers.simpy_queue), ("Ciw", queue_peers.ciw_queue)):
+        mine, rival = alternately(run, lambda p=peer: p(theirs, rate, service, 1), 3)
+        ours, other = rounds * seeds / mine, theirs / rival
+        rows.append(row("rounds/s, the queue alone, 32 seeds", ours, other, name, ours / other, None))
+    return rows
+
+
+def show(rows: list[Row]) -> None:
     table = Table(title="Simulated rounds a second of CPU time, one core")
     for column in ("measure", "ours", "peer", "peer_name", "ratio", "target", "meets"):
         table.add_column(column, justify="left" if column == "measure" else "right")
-    for row in rows:
-        table.add_row(
-            *(
-                f"{v:,.0f}" if isinstance(v, float) else str(v)
-                for k, v in row.items()
-                if k != "compile_seconds"
-            )
-        )
+    for entry in rows:
+        cells = {
+            **entry,
+            "ours": f"{entry['ours']:,.0f}",
+            "peer": "" if entry["peer"] is None else f"{entry['peer']:,.0f}",
+            "ratio": f"{entry['ratio']:,.2f}",
+        }
+        table.add_row(*(str(value) for value in cells.values()))
     Console().print(table)
 
 
 # %%
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Simulator against a plain NumPy loop.")
+    parser = argparse.ArgumentParser(description="The simulator against loops and simulators.")
     parser.add_argument("--quick", action="store_true", help="a smaller run of the same")
     parser.add_argument("--json", type=Path, help="where to write the rows")
     arguments = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    quick = arguments.quick
     rows = [
-        measure(5, 16, 32, 100.0, arguments.quick),
-        measure(5, 16, 1, None, arguments.quick),
-        measure(11, 64, 32, None, arguments.quick),
+        *against_loops(5, 16, 32, {"plain NumPy": 250, "tuned NumPy": None, "numba": 0.8}, quick),
+        *against_loops(11, 64, 32, {"plain NumPy": 250, "tuned NumPy": None, "numba": 0.8}, quick),
+        *against_loops(5, 16, 1, {"plain NumPy": 50, "numba": None}, quick),
+        large_room(quick),
+        many_llms(quick),
+        *queue_alone(quick),
     ]
     show(rows)
     if arguments.json:

@@ -21,7 +21,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from cqbayes.assortment import best_assortment, value
-from cqbayes.choice import ChoiceData, departure_probability, log_probabilities
+from cqbayes.choice import ChoiceData, departure_probability, normaliser
 from cqbayes.environments import Environment, Metrics, Population, Query, Survey
 from cqbayes.environments.load import check_rate
 from cqbayes.environments.places import Place, blank_place, draw_with_utility, pack, unpack, width
@@ -385,5 +385,5 @@ def _outcome(
     Policies that share the number are coupled: who offers the better assortment departs the query
     whenever the other one does.
     """
-    ends = jnp.cumsum(jnp.exp(log_probabilities(utility, offered)[1:]))
+    ends = jnp.cumsum(normaliser(utility, offered).shares)
     return jnp.where(luck < ends[-1], jnp.sum(luck >= ends) + 1, 0).astype(jnp.int32)

@@ -30,7 +30,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from cqbayes.choice import ChoiceData, log_probabilities
+from cqbayes.choice import ChoiceData, normaliser
 from cqbayes.density import fast
 from cqbayes.errors import InputError
 from cqbayes.inference import Engine, InferenceInfo, Status, laplace
@@ -101,7 +101,7 @@ def _row_moments(
     precision = 1 / variance
 
     def inverse_curvature(utility: Array) -> tuple[Array, Array, Array]:
-        share = jnp.where(shown, jnp.exp(log_probabilities(utility, shown)[1:]), 0)
+        share = normaliser(utility, shown).shares
         diagonal = 1 / (weight * share + precision)
         along = diagonal * share
         scale = weight / (1 - weight * (share @ along))
@@ -134,7 +134,7 @@ def update_row(
     """
     z = _linear(posterior.model).features(context)
     llm = first_offered(offered, slate_size or offered.size)
-    shown = offered[llm] & (jnp.cumsum(jnp.ones_like(llm)) <= jnp.sum(offered))
+    shown = offered[llm] & (jnp.arange(llm.size) < jnp.sum(offered))
     blocks = posterior.factor[llm]
     # One product a block: as one einsum or sum over all it is several times as slow on CPUs.
     phi = jnp.stack([z @ block for block in blocks])
@@ -158,8 +158,11 @@ def update_row(
 
 def first_offered(offered: Bool[Array, " llm"], count: int) -> Int[Array, " slate"]:
     """The first ``count`` LLMs that are offered, then any."""
-    rank = jnp.cumsum(offered)
-    return jnp.stack([jnp.argmax(offered & (rank == place + 1)) for place in range(count)])
+    places = []
+    for _ in range(count):
+        places.append(jnp.argmax(offered))
+        offered = offered & (jnp.arange(offered.size) != places[-1])
+    return jnp.stack(places)
 
 
 def update(
