@@ -140,9 +140,7 @@ def many_llms(quick: bool) -> Row:
     """112 LLMs and 384 dimensions, one seed, a queue that is mostly short."""
     _, env, policy = world(112, 384)
     rounds = 100 if quick else 400
-    seconds = cpu_seconds(
-        lambda: simulate(jax.random.key(1), policy, env, rounds, room=ROOM), 3
-    )
+    seconds = cpu_seconds(lambda: simulate(jax.random.key(1), policy, env, rounds, room=ROOM), 3)
     ours = rounds / seconds
     return row("rounds/s, ACQB, 112 LLMs, d=384, 1 seed", ours, None, "target", ours / 1_000, 1.0)
 
@@ -162,7 +160,9 @@ def queue_alone(quick: bool) -> list[Row]:
     for name, peer in (("SimPy", queue_peers.simpy_queue), ("Ciw", queue_peers.ciw_queue)):
         mine, rival = alternately(run, lambda p=peer: p(theirs, rate, service, 1), 3)
         ours, other = rounds * seeds / mine, theirs / rival
-        rows.append(row("rounds/s, the queue alone, 32 seeds", ours, other, name, ours / other, None))
+        rows.append(
+            row("rounds/s, the queue alone, 32 seeds", ours, other, name, ours / other, None)
+        )
     return rows
 
 
