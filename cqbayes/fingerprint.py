@@ -85,7 +85,7 @@ def _parts(thing: Any) -> list[tuple[str, Any]]:
         inner = _parts(thing.func) if isinstance(thing.func, functools.partial) else []
         return inner + _arguments(thing) + _captured(thing.func)
     if isinstance(thing, tuple) and hasattr(thing, "_fields"):
-        return list(zip(thing._fields, thing, strict=True))
+        return list(zip(getattr(thing, "_fields"), thing, strict=True))  # noqa: B009
     if isinstance(thing, Mapping):
         return [(str(name), thing[name]) for name in sorted(thing, key=str)]
     if isinstance(thing, list | tuple):

@@ -1,0 +1,95 @@
+"""Who runs the cells: this process, processes on this machine, or a Ray cluster.
+
+An engine takes cells as JSON and yields what became of each, as soon as it is known and in any
+order. The bytes are the same with all of them, on machines of one kind. Only the process that
+drives a sweep writes files: machines of a cluster need no common disk.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+
+from cqbayes.errors import InputError
+from cqbayes.sweep.cell import Attempt, attempt
+
+Engine = Callable[[Sequence[str], str, int | None], Iterator[Attempt]]
+
+
+def serial(cells: Sequence[str], numbers: str, jobs: int | None) -> Iterator[Attempt]:
+    """One cell after the other, in this process."""
+    for cell in cells:
+        yield attempt(cell, numbers)
+
+
+def processes(cells: Sequence[str], numbers: str, jobs: int | None) -> Iterator[Attempt]:
+    """``jobs`` processes on this machine, one for each core where None, that are used again.
+
+    Raises:
+        InputError: if a process dies.
+    """
+    from joblib import Parallel, delayed
+    from joblib.externals.loky import get_reusable_executor
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    parallel = Parallel(
+        n_jobs=-1 if jobs is None else jobs,
+        backend="loky",
+        batch_size=1,
+        return_as="generator_unordered",
+    )
+    try:
+        yield from parallel(delayed(attempt)(cell, numbers) for cell in cells)
+    except TerminatedWorkerError:
+        raise InputError(
+            "sweep: a process died, for want of memory perhaps; finished cells are kept: go on with "
+            "the same command and fewer jobs"
+        ) from None
+    finally:
+        get_reusable_executor().shutdown(wait=True, kill_workers=True)
+
+
+def on_ray(cells: Sequence[str], numbers: str, jobs: int | None) -> Iterator[Attempt]:
+    """A Ray cluster: the one that is connected to or ``RAY_ADDRESS`` names, or else a local one.
+
+    Args:
+        cells: as JSON.
+        numbers: as for :func:`cqbayes.sweep.cell.attempt`.
+        jobs: cores of a local one.
+
+    Raises:
+        InputError: if Ray is not installed.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise InputError(
+            "engine: expected Ray to be installed for ray: pip install 'cqbayes[cluster]'"
+        ) from None
+
+    ours = not ray.is_initialized()
+    if ours:
+        local = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": jobs}
+        ray.init(include_dashboard=False, log_to_driver=False, **local)
+    try:
+        task = ray.remote(num_cpus=1)(attempt)
+        waiting = {task.remote(cell, numbers): cell for cell in cells}
+        while waiting:
+            (done,), _ = ray.wait(list(waiting), num_returns=1)
+            yield _fetched(done, waiting.pop(done))
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def _fetched(done: object, cell: str) -> Attempt:
+    import ray
+
+    from cqbayes.sweep import Cell
+
+    try:
+        return Attempt(*ray.get(done))
+    except ray.exceptions.RayError as error:
+        reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+        return Attempt(Cell.model_validate_json(cell).identity(), None, reason)
+
+
+ENGINES: dict[str, Engine] = {"processes": processes, "ray": on_ray, "serial": serial}
