@@ -134,13 +134,13 @@ def sweep(
     from cqbayes.sweep import read_settings
     from cqbayes.sweep.run import report, run_sweep
 
-    table = run_sweep(read_settings(file), out, engine=engine, jobs=jobs, progress=True)
-    for line in report(table, MOST_LINES):
+    outcomes = run_sweep(read_settings(file), out, engine=engine, jobs=jobs, progress=True)
+    for line in report(outcomes, MOST_LINES):
         typer.echo(line)
-    failed = table[table["state"] == "failed"]
-    for identity, reason in failed["reason"].items():
-        typer.echo(f"cqbayes: cell {identity} failed: {reason}", err=True)
-    if len(failed):
+    failed = [one for one in outcomes if one.state == "failed"]
+    for one in failed:
+        typer.echo(f"cqbayes: cell {one.cell.identity()} failed: {one.reason}", err=True)
+    if failed:
         raise typer.Exit(1)
 
 

@@ -6,48 +6,44 @@ drives a sweep writes files: machines of a cluster need no common disk.
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
 
 from cqbayes.errors import InputError
+from cqbayes.sweep import Cell
 from cqbayes.sweep.cell import Attempt, attempt
 
-Engine = Callable[[Sequence[str], str, int | None], Iterator[Attempt]]
+Attempts = Generator[Attempt, None, None]
+Engine = Callable[[Sequence[str], str, int | None], Attempts]
 
 
-def serial(cells: Sequence[str], numbers: str, jobs: int | None) -> Iterator[Attempt]:
+def serial(cells: Sequence[str], numbers: str, jobs: int | None) -> Attempts:
     """One cell after the other, in this process."""
     for cell in cells:
         yield attempt(cell, numbers)
 
 
-def processes(cells: Sequence[str], numbers: str, jobs: int | None) -> Iterator[Attempt]:
+def processes(cells: Sequence[str], numbers: str, jobs: int | None) -> Attempts:
     """``jobs`` processes on this machine, one for each core where None, that are used again.
 
     Raises:
         InputError: if a process dies.
     """
     from joblib import Parallel, delayed
-    from joblib.externals.loky import get_reusable_executor
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-    parallel = Parallel(
-        n_jobs=-1 if jobs is None else jobs,
-        backend="loky",
-        batch_size=1,
-        return_as="generator_unordered",
-    )
+    settings: dict[str, Any] = {"batch_size": 1, "return_as": "generator_unordered"}
+    parallel: Any = Parallel(n_jobs=jobs or -1, backend="loky", **settings)
     try:
         yield from parallel(delayed(attempt)(cell, numbers) for cell in cells)
     except TerminatedWorkerError:
         raise InputError(
-            "sweep: a process died, for want of memory perhaps; finished cells are kept: go on with "
-            "the same command and fewer jobs"
+            "sweep: a process died, for want of memory perhaps; finished cells are kept: "
+            "go on with the same command and fewer jobs"
         ) from None
-    finally:
-        get_reusable_executor().shutdown(wait=True, kill_workers=True)
 
 
-def on_ray(cells: Sequence[str], numbers: str, jobs: int | None) -> Iterator[Attempt]:
+def on_ray(cells: Sequence[str], numbers: str, jobs: int | None) -> Attempts:
     """A Ray cluster: the one that is connected to or ``RAY_ADDRESS`` names, or else a local one.
 
     Args:
@@ -67,7 +63,7 @@ def on_ray(cells: Sequence[str], numbers: str, jobs: int | None) -> Iterator[Att
 
     ours = not ray.is_initialized()
     if ours:
-        local = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": jobs}
+        local: dict[str, Any] = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": jobs}
         ray.init(include_dashboard=False, log_to_driver=False, **local)
     try:
         task = ray.remote(num_cpus=1)(attempt)
@@ -80,14 +76,13 @@ def on_ray(cells: Sequence[str], numbers: str, jobs: int | None) -> Iterator[Att
             ray.shutdown()
 
 
-def _fetched(done: object, cell: str) -> Attempt:
+def _fetched(done: Any, cell: str) -> Attempt:
     import ray
-
-    from cqbayes.sweep import Cell
+    from ray.exceptions import RayError
 
     try:
         return Attempt(*ray.get(done))
-    except ray.exceptions.RayError as error:
+    except RayError as error:  # its process or machine died
         reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
         return Attempt(Cell.model_validate_json(cell).identity(), None, reason)
 

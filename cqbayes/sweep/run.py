@@ -6,9 +6,11 @@ the folder holds.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import pandas as pd
@@ -26,6 +28,20 @@ _MANIFEST = "sweep.json"
 _AGAIN = "use another folder, or delete this one to begin again"
 
 
+class Outcome(NamedTuple):
+    """What became of a cell.
+
+    Attributes:
+        cell: which one.
+        state: "done", "kept" from an earlier call, or "failed".
+        reason: of a failure, in one line.
+    """
+
+    cell: Cell
+    state: str
+    reason: str = ""
+
+
 def run_sweep(
     sweep: Sweep,
     out: str | Path,
@@ -33,7 +49,7 @@ def run_sweep(
     engine: str = "processes",
     jobs: int | None = None,
     progress: bool = False,
-) -> pd.DataFrame:
+) -> list[Outcome]:
     """Runs all cells that the folder does not hold yet.
 
     Args:
@@ -44,8 +60,7 @@ def run_sweep(
         progress: whether to show a bar with the time that is left.
 
     Returns:
-        One row a cell, its identity in front: its parameters, its ``state`` ("done", "kept" from an
-        earlier call or "failed") and the ``reason`` of a failure.
+        What became of each cell, in the order of the sweep.
 
     Raises:
         InputError: for an unknown engine, a folder that holds something else, or a full disk.
@@ -57,15 +72,17 @@ def run_sweep(
     wanted = {cell.identity(): cell for cell in cells(sweep)}
     folder = _opened(Path(out), sweep, wanted)
     kept = [identity for identity, cell in wanted.items() if _is_done(folder, cell)]
-    outcomes = dict.fromkeys(kept, ("kept", ""))
-    todo = [cell.json_text() for identity, cell in wanted.items() if identity not in outcomes]
-    attempts = ENGINES[engine](todo, str(jnp.result_type(float)), jobs)
-    with bar("cells", total=len(todo), show=progress) as advance:
-        for identity, shard, reason in attempts if todo else ():
-            _write(folder, wanted[identity], shard, reason)
-            outcomes[identity] = ("failed", reason) if shard is None else ("done", "")
-            advance(1)
-    return _table(wanted, outcomes)
+    found = {identity: Outcome(wanted[identity], "kept") for identity in kept}
+    todo = [cell.json_text() for identity, cell in wanted.items() if identity not in found]
+    if todo:
+        attempts = ENGINES[engine](todo, str(jnp.result_type(float)), jobs)
+        with bar("cells", total=len(todo), show=progress) as advance, closing(attempts):
+            for identity, shard, reason in attempts:
+                _write(folder, wanted[identity], shard, reason)
+                state = "failed" if shard is None else "done"
+                found[identity] = Outcome(wanted[identity], state, reason)
+                advance(1)
+    return [found[identity] for identity in wanted]
 
 
 def _opened(folder: Path, sweep: Sweep, wanted: Mapping[str, Cell]) -> Path:
@@ -127,29 +144,25 @@ def _write(folder: Path, cell: Cell, shard: bytes | None, reason: str) -> None:
         failure.unlink(missing_ok=True)
 
 
-def _table(wanted: Mapping[str, Cell], outcomes: Mapping[str, tuple[str, str]]) -> pd.DataFrame:
-    rows = {
-        identity: {
-            "policy": label(cell),
-            **parameters(cell),
-            "state": outcomes[identity][0],
-            "reason": outcomes[identity][1],
+def report(outcomes: Sequence[Outcome], most_lines: int) -> Iterator[str]:
+    """Lines to print: failures first, with what varies among the cells, and how many there are."""
+    rows = [
+        {
+            "cell": one.cell.identity(),
+            "policy": label(one.cell),
+            **parameters(one.cell),
+            "state": one.state,
         }
-        for identity, cell in wanted.items()
-    }
-    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("cell")
-    return table[
-        [name for name in table.columns if name not in ("state", "reason")] + ["state", "reason"]
+        for one in sorted(outcomes, key=lambda one: one.state != "failed")
     ]
-
-
-def report(table: pd.DataFrame, most_lines: int) -> Iterator[str]:
-    """Lines to print: what varies of the cells, failures first, and how many there are."""
-    varying = [name for name in table.columns if table[name].astype(str).nunique() > 1]
-    shown = table[[name for name in table.columns if name in (*varying, "policy", "state")]]
-    shown = shown.iloc[(table["state"] != "failed").to_numpy().argsort(kind="stable")]
-    yield shown.head(most_lines).to_string()
-    if len(shown) > most_lines:
-        yield f"... and {len(shown) - most_lines} more"
-    counts = table["state"].value_counts()
-    yield ", ".join(f"{counts.get(state, 0)} {state}" for state in ("done", "kept", "failed"))
+    table = pd.DataFrame(rows).set_index("cell")
+    shown = [
+        name
+        for name in table.columns
+        if name in ("policy", "state") or len(set(table[name].map(str))) > 1
+    ]
+    yield table[shown].head(most_lines).to_string()
+    if len(rows) > most_lines:
+        yield f"... and {len(rows) - most_lines} more"
+    counts = Counter(one.state for one in outcomes)
+    yield ", ".join(f"{counts[state]} {state}" for state in ("done", "kept", "failed"))
