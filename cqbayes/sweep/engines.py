@@ -5,7 +5,11 @@ order. The bytes are the same with all of them, on machines of one kind. Only th
 drives a sweep writes files: machines of a cluster need no common disk.
 """
 
+import functools
 import os
+import threading
+import time
+import warnings
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
@@ -34,13 +38,34 @@ def processes(cells: Sequence[str], numbers: str, jobs: int | None) -> Attempts:
 
     settings: dict[str, Any] = {"batch_size": 1, "return_as": "generator_unordered"}
     parallel: Any = Parallel(n_jobs=jobs or -1, backend="loky", **settings)
-    try:
-        yield from parallel(delayed(attempt)(cell, numbers) for cell in cells)
-    except TerminatedWorkerError:
-        raise InputError(
-            "sweep: a process died, for want of memory perhaps; finished cells are kept: "
-            "go on with the same command and fewer jobs"
-        ) from None
+    with warnings.catch_warnings():
+        # Who stops a sweep knows that cells were under way.
+        warnings.filterwarnings("ignore", r"\d+ tasks (have|which)", UserWarning)
+        try:
+            yield from parallel(delayed(_in_worker)(cell, numbers, os.getpid()) for cell in cells)
+        except TerminatedWorkerError:
+            raise InputError(
+                "sweep: a process died, for want of memory perhaps; finished cells are kept: "
+                "go on with the same command and fewer jobs"
+            ) from None
+
+
+def _in_worker(cell: str, numbers: str, parent: int) -> Attempt:
+    _end_with(parent)
+    return attempt(cell, numbers)
+
+
+@functools.cache
+def _end_with(parent: int) -> None:
+    """Ends this process soon after the one that drives it, which may be killed at any time."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    if os.getpid() != parent:  # a single job runs in the process that drives
+        threading.Thread(target=watch, daemon=True).start()
 
 
 def on_ray(cells: Sequence[str], numbers: str, jobs: int | None) -> Attempts:

@@ -47,8 +47,9 @@ def read_results(folder: str | Path) -> xr.Dataset | pd.DataFrame:
 def label(cell: Cell) -> str:
     """A policy's name with its settings: ``acqb(c=0.5)``."""
     policy = cell.policy
-    given = {} if policy.posterior == "online" else {"posterior": policy.posterior}
-    inside = ", ".join(f"{name}={value}" for name, value in {**given, **policy.settings}.items())
+    given = [] if policy.posterior == "online" else [("posterior", policy.posterior)]
+    given += sorted(policy.settings.items())
+    inside = ", ".join(f"{name}={value}" for name, value in given)
     return f"{policy.name}({inside})" if inside else policy.name
 
 
