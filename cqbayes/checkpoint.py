@@ -102,6 +102,7 @@ class Checkpoints:
     def _read(self) -> Moment | None:
         path = self._folder / _STATE
         if not path.exists():
+            _check_empty(self._folder)
             return None
         head, arrays = _unpack(path, _read_bytes(path))
         _check_same(self._folder, head["settings"], self._settings)
@@ -163,6 +164,15 @@ class Checkpoints:
             raise InputError(f"{self._folder}: expected a state of other shapes; {_AGAIN}")
         found = [_like(want, leaf) for want, leaf in zip(expected, self.moment.leaves, strict=True)]
         return jax.tree.unflatten(structure, found)
+
+
+def _check_empty(folder: Path) -> None:
+    """Refuses a folder with files that no run has left that was killed at its beginning."""
+    others = [path.name for path in folder.iterdir() if not path.name.startswith((".", "rounds-"))]
+    if others:
+        raise InputError(
+            f"{folder}: expected an empty folder or one of a run, got one with {min(others)}"
+        )
 
 
 def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

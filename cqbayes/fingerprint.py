@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 MOST_DIFFERENCES = 3
+MOST_SHOWN = 60  # characters of a value
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), np.generic, np.dtype)
 
 
@@ -39,13 +40,18 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
         'rounds was 10, is 20'
     """
     found = [
-        f"{name} was {before.get(name, 'absent')}, is {now.get(name, 'absent')}"
+        f"{name} was {_shown(before.get(name, 'absent'))}, is {_shown(now.get(name, 'absent'))}"
         for name in [*before, *(name for name in now if name not in before)]
         if before.get(name, "absent") != now.get(name, "absent")
     ]
     more = len(found) - MOST_DIFFERENCES
     rest = [f"and {more} more"] if more > 0 else []
     return "; ".join([*found[:MOST_DIFFERENCES], *rest])
+
+
+def _shown(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 3]}..."
 
 
 def _walk(path: str, thing: Any, around: frozenset[int]) -> Iterator[tuple[str, str]]:

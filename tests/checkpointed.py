@@ -3,6 +3,7 @@
 Built here alone, so that the test and the processes that it kills run the same thing.
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,16 @@ from cqbayes.preference import Sizes
 from cqbayes.simulate import Trace, simulate
 
 ROUNDS = 240
+
+
+def compiling_once(folder: Path) -> dict[str, str]:
+    """The environment of processes that share compiled code: most of their time goes there."""
+    return {
+        **os.environ,
+        "JAX_COMPILATION_CACHE_DIR": str(folder),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
 
 
 def policy_of(kind: str, c: float) -> Policy:

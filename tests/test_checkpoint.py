@@ -11,7 +11,7 @@ import time
 import jax
 import numpy as np
 import pytest
-from checkpointed import ROUNDS, arrays, policy_of, run
+from checkpointed import ROUNDS, arrays, compiling_once, policy_of, run
 from conftest import ROOT
 
 from cqbayes.checkpoint import Checkpoint
@@ -48,12 +48,7 @@ def kept(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "kills"), [("online", 4), ("laplace", 3)])
 def test_killed_at_random_moments_it_ends_with_the_same_bits(kind, kills, tmp_path):
-    environment = {
-        **os.environ,
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"),  # most of the time is compilation
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
+    environment = compiling_once(tmp_path / "cache")
 
     def start(folder, out):
         command = [sys.executable, ROOT / "tests" / "checkpointed.py", kind, folder, tmp_path / out]
@@ -183,6 +178,7 @@ def test_bad_checkpoints(tmp_path):
         run("random", Checkpoint(tmp_path / "new", every=0))
     (tmp_path / "file").write_text("")
     assert "expected a folder that can be written to" in _refused(tmp_path / "file")
+    assert "empty folder or one of a run, got one with file" in _refused(tmp_path)
 
 
 # Fingerprints

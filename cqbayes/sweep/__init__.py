@@ -218,7 +218,7 @@ def _toml(value: Any) -> str:
         return f"[{', '.join(map(_toml, value))}]"
     if value is None:
         raise InputError("sweep: expected no empty values in TOML; leave the field out")
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def cells(sweep: Sweep, source: str = "sweep") -> list[Cell]:

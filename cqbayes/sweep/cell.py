@@ -44,8 +44,8 @@ def attempt(cell: str, numbers: str) -> Attempt:
     """
     settings = Cell.model_validate_json(cell)
     try:
-        with jax.enable_x64(numbers == "float64"):
-            return Attempt(settings.identity(), run_cell(settings))
+        jax.config.update("jax_enable_x64", numbers == "float64")
+        return Attempt(settings.identity(), run_cell(settings))
     except InputError as error:
         reason = str(error)
     except Exception as error:  # one cell must not stop the others

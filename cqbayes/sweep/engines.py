@@ -6,6 +6,7 @@ drives a sweep writes files: machines of a cluster need no common disk.
 """
 
 import functools
+import logging
 import os
 import threading
 import time
@@ -29,6 +30,8 @@ def serial(cells: Sequence[str], numbers: str, jobs: int | None) -> Attempts:
 
 def processes(cells: Sequence[str], numbers: str, jobs: int | None) -> Attempts:
     """``jobs`` processes on this machine, one for each core where None, that are used again.
+
+    Several processes share an accelerator badly: there, set ``JAX_PLATFORMS=cpu``.
 
     Raises:
         InputError: if a process dies.
@@ -88,8 +91,10 @@ def on_ray(cells: Sequence[str], numbers: str, jobs: int | None) -> Attempts:
 
     ours = not ray.is_initialized()
     if ours:
-        local: dict[str, Any] = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": jobs}
-        ray.init(include_dashboard=False, log_to_driver=False, **local)
+        settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
+        if "RAY_ADDRESS" not in os.environ:
+            settings |= {"num_cpus": jobs, "include_dashboard": False}
+        ray.init(**settings)
     try:
         task = ray.remote(num_cpus=1)(attempt)
         waiting = {task.remote(cell, numbers): cell for cell in cells}

@@ -1,5 +1,6 @@
 """What a sweep left in its folder, as one labelled array or table."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ def read_results(folder: str | Path) -> xr.Dataset | pd.DataFrame:
         Where the cells make a full grid with the same rounds, a Dataset: curves with dimensions
         ``policy``, the parameters that vary, ``seed`` and ``round``, the rest without ``round``;
         parameters that do not vary are coordinates too. ``base_seed`` is a cell's seed; ``seed``
-        counts its repetitions. Otherwise a DataFrame with a row for each cell, seed and round.
+        counts its repetitions; ``failures`` counts refits that failed. Otherwise a DataFrame with a
+        row for each cell, seed and round.
 
     Raises:
         InputError: if there are none, or one is damaged.
@@ -36,12 +38,14 @@ def read_results(folder: str | Path) -> xr.Dataset | pd.DataFrame:
     names = list(dict.fromkeys(name for one in described for name in one))
     rows = [{name: _hashable(one.get(name)) for name in names} for one in described]
     tables = [table for _, table in found]
+    facts = [json.loads(table.schema.metadata[b"facts"]) for table in tables]
     values = {name: list(dict.fromkeys(row[name] for row in rows)) for name in names}
     if _is_grid(values, tables):
-        return _dataset(rows, values, tables)
-    return pd.concat(
-        [_frame(row, table) for row, table in zip(rows, tables, strict=True)], ignore_index=True
-    )
+        return _dataset(rows, values, tables, facts)
+    frames = [
+        _frame({**row, **fact}, table) for row, table, fact in zip(rows, tables, facts, strict=True)
+    ]
+    return pd.concat(frames, ignore_index=True)
 
 
 def label(cell: Cell) -> str:
@@ -100,20 +104,26 @@ def _is_grid(values: Mapping[str, list[Any]], tables: Sequence[pa.Table]) -> boo
 
 
 def _dataset(
-    rows: Sequence[Mapping[str, Any]], values: Mapping[str, list[Any]], tables: Sequence[pa.Table]
+    rows: Sequence[Mapping[str, Any]],
+    values: Mapping[str, list[Any]],
+    tables: Sequence[pa.Table],
+    facts: Sequence[Mapping[str, Any]],
 ) -> xr.Dataset:
     varying = [name for name, found in values.items() if len(found) > 1 or name == "policy"]
     axes = {name: sorted(values[name]) for name in varying}
     shape = tuple(len(found) for found in axes.values())
     places = [tuple(axes[name].index(row[name]) for name in varying) for row in rows]
-    data = {}
+
+    def gridded(parts: Sequence[np.ndarray], *inner: str) -> tuple[tuple[str, ...], np.ndarray]:
+        array = np.empty((*shape, *parts[0].shape), parts[0].dtype)
+        for place, part in zip(places, parts, strict=True):
+            array[place] = part
+        return (*varying, *inner[: parts[0].ndim]), array
+
+    data = {name: gridded([np.asarray(one[name]) for one in facts]) for name in facts[0]}
     for name in tables[0].column_names[2:]:
-        columns = [np.stack(table[name].to_pylist()) for table in tables]
-        array = np.empty((*shape, *columns[0].shape), columns[0].dtype)
-        for place, column in zip(places, columns, strict=True):
-            array[place] = column
-        inner = ("seed", "llm" if name == "utilisation" else "round")[: columns[0].ndim]
-        data[name] = ((*varying, *inner), array)
+        parts = [np.stack(table[name].to_pylist()) for table in tables]
+        data[name] = gridded(parts, "seed", "llm" if name == "utilisation" else "round")
     fixed = {name: found[0] for name, found in values.items() if name not in varying}
     first = tables[0]
     own = {"seed": first["seed"].to_numpy(), "round": np.asarray(first["round"][0].as_py())}

@@ -99,7 +99,7 @@ def _opened(folder: Path, sweep: Sweep, wanted: Mapping[str, Cell]) -> Path:
             raise InputError(
                 f"{folder}: expected the sweep that is kept there: {changed}; {_AGAIN}"
             )
-    elif any(folder.glob("*")):
+    elif any(not path.name.startswith(".") for path in folder.glob("*")):
         raise InputError(
             f"{folder}: expected an empty folder or one of a sweep, without {path.name}"
         )
