@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from cqbayes.preference import PreferenceModel
 
 
+# Arguments of functions that make policies which are not settings: they come from the setup.
+_GIVEN = ("belief", "num_llms", "dim", "sizes", "slate_size", "population", "truth", "rounds")
+
+
 def names(package: str) -> list[str]:
     """Names of the entries of ``models``, ``inference``, ``policies`` or ``data``."""
     module = importlib.import_module(f"cqbayes.{package}")
@@ -121,11 +125,8 @@ def policy_settings(name: str) -> list[str]:
     """The keywords that :func:`load_policy` takes for a policy."""
     factory, is_build = _factory(check_policy_name(name))
     parameters = list(inspect.signature(factory).parameters) if factory else []
-    given = {"setup"} if is_build else {*_GIVEN}
+    given = ("setup",) if is_build else _GIVEN
     return [parameter for parameter in parameters if parameter not in given]
-
-
-_GIVEN = ("belief", "num_llms", "dim", "sizes", "slate_size", "population", "truth", "rounds")
 
 
 def _configured(rule: str, setup: "Setup", settings: Mapping[str, Any]) -> "Policy":

@@ -119,7 +119,7 @@ def test_written_and_read(tmp_path, suffix):
         ({"rounds": 0}, "sweep: rounds: expected greater than or equal to 1, got 0"),
         ({"rounds": True}, "sweep: rounds: expected a valid integer, got True"),
         ({"policies": []}, "sweep: policies: expected at least one entry, got \\[\\]"),
-        ({"policies": [{}]}, "sweep: policies.0.name: expected a value, it is absent"),
+        ({"policies": [{}]}, "sweep: policies.0.name: expected a value, got nothing"),
         ({"policies": [{"name": "acbq"}]}, "sweep: policy: expected one of acqb, .*, got 'acbq'"),
         (
             {"policies": [{"name": "random"}, {"name": "acqb", "seettings": {}}]},
@@ -138,7 +138,7 @@ def test_written_and_read(tmp_path, suffix):
             {"policies": [{"name": "acqb", "vary": {"settings": {"c": 0.5}}}]},
             "policies.0.vary.settings.c: expected a list of at least one value, got 0.5",
         ),
-        ({"vary": {"seed": []}}, "sweep.vary.seed: expected a list of at least one value"),
+        ({"vary": {"seed": []}}, "sweep: vary.seed: expected a list of at least one value"),
         ({"vary": [1]}, "sweep: vary: expected a valid dictionary, got \\[1\\]"),
         ({"vary": {"sead": [1]}}, "sweep: sead: expected one of rounds, .*, got 1"),
         ({"policies": [{"name": "acqb", "posterior": "x"}]}, "posterior: expected one of .*'x'"),
@@ -319,6 +319,7 @@ def test_a_sweep_goes_on_where_it_stopped(serial, tmp_path, monkeypatch):
             run_sweep(sweep_of(FOUR), tmp_path, engine="serial")
     assert len(list(tmp_path.glob("*.parquet"))) == 2
     (tmp_path / ".12345.parquet").write_bytes(b"half")
+    assert isinstance(read_results(tmp_path), xr.Dataset | pd.DataFrame)
     outcomes = run_sweep(sweep_of(FOUR), tmp_path, engine="serial")
     assert [one.state for one in outcomes] == ["kept", "kept", "done", "done"]
     assert _files(tmp_path) == _files(serial)
@@ -422,7 +423,7 @@ def test_stopped_processes_leave_finished_cells(tmp_path):
         return subprocess.Popen(command, env=environment, stdout=quiet, stderr=quiet)
 
     def finished():
-        return len(list(out.glob("*.parquet")))
+        return len(list(out.glob("[!.]*.parquet")))
 
     for stop, code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)):
         enough = finished() + 2
@@ -432,7 +433,7 @@ def test_stopped_processes_leave_finished_cells(tmp_path):
         process.send_signal(stop)
         assert process.wait() == code
         assert enough <= finished() < 12
-        for path in out.glob("*.parquet"):
+        for path in out.glob("[!.]*.parquet"):
             assert pq.read_table(path).num_rows == 2
     assert start().wait() == 0
     run_sweep(sweep, tmp_path / "whole", engine="serial")

@@ -159,7 +159,7 @@ def sweep_of(fields: Mapping[str, Any], source: str = "sweep") -> Sweep:
         >>> len(cells(sweep_of({"policies": [{"name": "random", "vary": {}}]})))
         1
     """
-    sweep = _checked(Sweep, fields, source)
+    sweep = _checked(Sweep, fields, f"{source}: ")
     cells(sweep, source)
     return sweep
 
@@ -230,15 +230,15 @@ def cells(sweep: Sweep, source: str = "sweep") -> list[Cell]:
     policies = [
         settings
         for place, entry in enumerate(sweep.policies)
-        for settings in _expanded(PolicySettings, entry, f"{source}: policies.{place}")
+        for settings in _expanded(PolicySettings, entry, f"{source}: policies.{place}.")
     ]
     environments = [
         settings
         for place, entry in enumerate(sweep.environments)
-        for settings in _expanded(EnvironmentSettings, entry, f"{source}: environments.{place}")
+        for settings in _expanded(EnvironmentSettings, entry, f"{source}: environments.{place}.")
     ]
     own = {"policies", "environments"}
-    runs = _expanded(RunSettings, sweep.model_dump(exclude=own), source)
+    runs = _expanded(RunSettings, sweep.model_dump(exclude=own), f"{source}: ")
     _check_names(policies, environments, source)
     found = [
         Cell(policy=policy, environment=environment, **run.model_dump())
@@ -252,10 +252,10 @@ def cells(sweep: Sweep, source: str = "sweep") -> list[Cell]:
 _Kind = TypeVar("_Kind", bound=_Record)
 
 
-def _expanded(kind: type[_Kind], entry: Mapping[str, Any], place: str) -> Iterator[_Kind]:
-    """One record for each combination of what varies."""
+def _expanded(kind: type[_Kind], entry: Mapping[str, Any], prefix: str) -> list[_Kind]:
+    """One record for each combination of what varies; messages begin with ``prefix``."""
     fixed = {name: value for name, value in entry.items() if name != "vary"}
-    axes = list(_axes(entry.get("vary", {}), f"{place}.vary"))
+    axes = list(_axes(entry.get("vary", {}), f"{prefix}vary"))
     records = []
     for values in itertools.product(*(values for _, values in axes)):
         fields = dict(fixed)
@@ -264,8 +264,8 @@ def _expanded(kind: type[_Kind], entry: Mapping[str, Any], place: str) -> Iterat
                 inside = fields.get(path[0], {})
                 value = {**inside, path[1]: value} if isinstance(inside, dict) else inside
             fields[path[0]] = value
-        records.append(_checked(kind, fields, place))
-    return iter(records)
+        records.append(_checked(kind, fields, prefix))
+    return records
 
 
 def _axes(vary: Any, place: str) -> Iterator[tuple[tuple[str, ...], list[Any]]]:
@@ -285,24 +285,23 @@ def _values(values: Any, place: str) -> list[Any]:
     return values
 
 
-def _checked(kind: type[_Kind], fields: Mapping[str, Any], place: str) -> _Kind:
+def _checked(kind: type[_Kind], fields: Mapping[str, Any], prefix: str) -> _Kind:
+    """The record, or the first thing that is wrong with it, in one line."""
     try:
         return kind.model_validate(dict(fields))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
     path = ".".join(map(str, first["loc"]))
-    name = f"{place}.{path}" if path and ": " in place else f"{place}: {path}" if path else place
-    message = first["msg"].removeprefix("Value error, ")
-    expected = message.replace("Input should be", "expected")
-    if first["type"] == "extra_forbidden":
-        expected = f"expected one of {', '.join(kind.model_fields)}"
-    elif first["type"] == "missing":
-        raise InputError(f"{name}: expected a value, it is absent")
-    elif first["type"] == "too_short":
-        expected = "expected at least one entry"
-    elif not path:
-        raise InputError(f"{name}: {message}")
-    raise InputError(f"{name}: {expected}, got {_shown(first['input'])}")
+    expected = {
+        "extra_forbidden": f"expected one of {', '.join(kind.model_fields)}",
+        "missing": "expected a value",
+        "too_short": "expected at least one entry",
+    }.get(first["type"], first["msg"].replace("Input should be", "expected"))
+    expected = expected.removeprefix("Value error, ")
+    if not path:  # something about several fields, which says by itself what came
+        raise InputError(f"{prefix.rstrip('. :')}: {expected}")
+    got = "nothing" if first["type"] == "missing" else _shown(first["input"])
+    raise InputError(f"{prefix}{path}: {expected}, got {got}")
 
 
 def _shown(value: Any) -> str:

@@ -30,7 +30,7 @@ def read_results(folder: str | Path) -> xr.Dataset | pd.DataFrame:
     Raises:
         InputError: if there are none, or one is damaged.
     """
-    paths = sorted(Path(folder).glob("*.parquet"))
+    paths = sorted(Path(folder).glob("[!.]*.parquet"))  # no temporary ones, of a sweep that runs
     if not paths:
         raise InputError(f"{folder}: expected a sweep's folder with finished cells, got none")
     found = [(cell_of(path), _table(path)) for path in paths]
