@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import equinox as eqx
 import jax
 import numpy as np
 import pytest
@@ -15,8 +16,12 @@ from checkpointed import ROUNDS, arrays, compiling_once, policy_of, run
 from conftest import ROOT
 
 from cqbayes.checkpoint import Checkpoint
+from cqbayes.environments.queue import retrial_queue
+from cqbayes.environments.synthetic import synthetic
 from cqbayes.errors import InputError
 from cqbayes.fingerprint import differences, fingerprint
+from cqbayes.policies.oracle import oracle
+from cqbayes.simulate import simulate
 
 
 def _same(first, second):
@@ -171,6 +176,19 @@ def test_what_killed_processes_left_is_removed(kept):
     )
     assert not (kept / ".12345").exists()
     assert not (kept / "rounds-000000241-000000300").exists()
+
+
+def test_arrays_per_seed(tmp_path):
+    populations = eqx.filter_vmap(synthetic)(jax.random.split(jax.random.key(1), 2))
+    env = eqx.filter_vmap(retrial_queue)(populations, np.array([0.3, 0.5]))
+    policy = eqx.filter_vmap(oracle)(populations)
+    settings = {"num_seeds": 2, "policy_per_seed": True, "env_per_seed": True}
+    plain, stopped, continued = (
+        simulate(jax.random.key(2), policy, env, rounds, checkpoint=where, **settings)
+        for rounds, where in ((90, None), (40, Checkpoint(tmp_path)), (90, Checkpoint(tmp_path)))
+    )
+    assert stopped.metrics.served.shape == (2, 40)
+    _same(arrays(plain), arrays(continued))
 
 
 def test_bad_checkpoints(tmp_path):

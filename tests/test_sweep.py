@@ -17,7 +17,12 @@ import xarray as xr
 from checkpointed import compiling_once
 
 from cqbayes import cli
+from cqbayes.catalogue import load_policy, policy_settings
 from cqbayes.errors import InputError
+from cqbayes.fingerprint import differences, fingerprint
+from cqbayes.policies import Setup
+from cqbayes.preference import Sizes
+from cqbayes.simulation_study import belief_by_name
 from cqbayes.sweep import Cell, cells, read_settings, sweep_of, write_settings
 from cqbayes.sweep.cell import run_cell
 from cqbayes.sweep.results import label, parameters, read_results
@@ -229,6 +234,28 @@ def test_settings_reach_the_policy_and_the_queue(tmp_path):
     assert (abs(at_random - 1 / 3) < 0.15).all()
     valued = share.sel(policy="acqb(alpha=0.0, c=0.0, values=[1.0, 0.0, 0.0])")
     assert float(valued[0]) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("name", ["acqb", "fifo_thompson"])
+def test_a_policy_with_settings_is_the_usual_one_but_for_them(name):
+    sizes = Sizes(3, 2)
+    setup = Setup(sizes, 2, belief_by_name("online", sizes))
+    usual = fingerprint("policy", load_policy(name, setup))
+    assert differences(usual, fingerprint("policy", load_policy(name, setup, {"alpha": 1.0}))) == ""
+    other = fingerprint("policy", load_policy(name, setup, {"alpha": 0.5}))
+    assert "alpha was float32 1.0, is float32 0.5" in differences(usual, other)
+    with pytest.raises(InputError, match=r"settings of (acqb|thompson): expected .*'b'"):
+        load_policy(name, setup, {"b": 1})
+
+
+def test_a_policy_whose_build_takes_settings_gets_them(monkeypatch):
+    def build(setup, *, depth=1):
+        return setup.slate_size, depth
+
+    monkeypatch.setattr("cqbayes.policies.random.build", build)
+    setup = Setup(Sizes(3, 2), 2, belief_by_name("online", Sizes(3, 2)))
+    assert policy_settings("random") == ["depth"]
+    assert load_policy("random", setup, {"depth": 4}) == (2, 4)
 
 
 def test_no_results(tmp_path, serial):

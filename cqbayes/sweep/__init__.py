@@ -110,7 +110,7 @@ class RunSettings(_Record):
         rounds: of each run.
         num_seeds: repetitions of a cell, run together.
         seed: decides all randomness of a cell; cells that share it meet the same worlds.
-        points: most rounds of each curve that are kept.
+        points: rounds of each curve that are kept, at least; fewer than twice as many.
     """
 
     rounds: int = Field(default=1_000, ge=1)
