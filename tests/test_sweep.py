@@ -214,26 +214,28 @@ def test_a_cell_is_what_simulate_measures(serial):
 
 
 def test_a_ragged_grid_is_a_table(tmp_path):
-    run_sweep(sweep_of({**SMALL, "vary": {"rounds": [20, 40]}}), tmp_path, engine="serial")
+    settings = SMALL["environments"][0]
+    loads = [{**settings, "slack": 0.2}, {**settings, "arrival_rate": 0.3}]
+    run_sweep(sweep_of({**SMALL, "environments": loads}), tmp_path, engine="serial")
     table = read_results(tmp_path)
     assert isinstance(table, pd.DataFrame)
-    assert len(table) == 2 * 20 + 2 * 20
-    assert table.groupby("rounds")["round"].max().to_dict() == {20: 20, 40: 40}
+    assert len(table) == 2 * 2 * 20
+    assert table["arrival_rate"].dropna().unique().tolist() == [0.3]
+    assert table["slack"].dropna().unique().tolist() == [0.2]
+    assert table.groupby(["seed", "mean_arrival_rate"])["round"].max().tolist() == [40] * 4
     assert table["routing_regret"].dtype == float
     assert (table["failures"] == 0).all()
 
 
-def test_settings_reach_the_policy_and_the_queue(tmp_path):
-    settings = {"alpha": 0.0, "values": [1.0, 0.0, 0.0]}
-    acqb = {"name": "acqb", "settings": settings, "vary": {"settings": {"c": [1e6, 0.0]}}}
-    sweep = sweep_of({**SMALL, "rounds": 200, "policies": [acqb]})
+def test_settings_reach_the_policy(tmp_path):
+    values = {"settings": {"values": [[1, 0, 0], [0, 1, 0]]}}
+    sweep = sweep_of({**SMALL, "policies": [{"name": "best_single", "vary": values}]})
     run_sweep(sweep, tmp_path, engine="serial")
-    used = read_results(tmp_path)["utilisation"].mean("seed")
-    share = used / used.sum("llm")
-    at_random = share.sel(policy="acqb(alpha=0.0, c=1000000.0, values=[1.0, 0.0, 0.0])")
-    assert (abs(at_random - 1 / 3) < 0.15).all()
-    valued = share.sel(policy="acqb(alpha=0.0, c=0.0, values=[1.0, 0.0, 0.0])")
-    assert float(valued[0]) == pytest.approx(1)
+    used = read_results(tmp_path)["utilisation"]
+    for place, policy in enumerate(("[1, 0, 0]", "[0, 1, 0]")):
+        answered = used.sel(policy=f"best_single(values={policy})")
+        assert (answered[:, place] > 0).all()
+        assert float(answered.sum()) == pytest.approx(float(answered[:, place].sum()))
 
 
 @pytest.mark.parametrize("name", ["acqb", "fifo_thompson"])
