@@ -1,7 +1,9 @@
 """Finds models, engines, policies and data sets by name: one file or folder is one entry."""
 
 import importlib
+import inspect
 import pkgutil
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from cqbayes.errors import InputError
@@ -13,6 +15,10 @@ if TYPE_CHECKING:
     from cqbayes.inference import Engine
     from cqbayes.policies import Policy, Setup
     from cqbayes.preference import PreferenceModel
+
+
+# Arguments of functions that make policies which are not settings: they come from the setup.
+_GIVEN = ("belief", "num_llms", "dim", "sizes", "slate_size", "population", "truth", "rounds")
 
 
 def names(package: str) -> list[str]:
@@ -61,10 +67,11 @@ def policy_names() -> list[str]:
     ]
 
 
-def load_policy(name: str, setup: "Setup") -> "Policy":
-    """Builds a policy by name; ``fifo_<name>`` lets it route but serves in order of arrival.
+def check_policy_name(name: str) -> str:
+    """The policy's own name, without ``fifo_``.
 
-    Only policies that declare it get to see ``setup.truth``.
+    Raises:
+        InputError: names the policies that there are.
     """
     rule = name.removeprefix("fifo_")
     known = policy_names()
@@ -72,11 +79,68 @@ def load_policy(name: str, setup: "Setup") -> "Policy":
         raise InputError(
             f"policy: expected one of {', '.join(known)}, or fifo_ before one, got {name!r}"
         )
+    return rule
+
+
+def load_policy(name: str, setup: "Setup", settings: Mapping[str, Any] | None = None) -> "Policy":
+    """Builds a policy by name; ``fifo_<name>`` lets it route but serves in order of arrival.
+
+    Only policies that declare it get to see ``setup.truth``.
+
+    Args:
+        name: of the policy.
+        setup: what it may use.
+        settings: keywords of its ``build``, or else of the function of its own name, whose other
+            arguments are taken from the setup.
+    """
+    rule = check_policy_name(name)
     module = importlib.import_module(f"cqbayes.policies.{rule}")
-    policy = module.build(setup if needs_truth(rule) else setup._replace(truth=None))
+    seen = setup if needs_truth(rule) else setup._replace(truth=None)
+    policy = _configured(rule, seen, settings) if settings else module.build(seen)
     if rule == name:
         return policy
     return importlib.import_module("cqbayes.policies.fifo").fifo(policy)
+
+
+def _from_setup(setup: "Setup") -> dict[str, Any]:
+    """What functions that make policies call the parts of a setup."""
+    return {
+        **setup._asdict(),
+        "num_llms": setup.sizes.num_llms,
+        "dim": setup.sizes.dim,
+        "population": setup.truth,
+        "rounds": setup.horizon,
+    }
+
+
+def _factory(rule: str) -> tuple[Any, bool]:
+    """What takes a policy's settings, and whether that is ``build``."""
+    module = importlib.import_module(f"cqbayes.policies.{rule}")
+    if len(inspect.signature(module.build).parameters) > 1:
+        return module.build, True
+    return getattr(module, rule, None), False
+
+
+def policy_settings(name: str) -> list[str]:
+    """The keywords that :func:`load_policy` takes for a policy."""
+    factory, is_build = _factory(check_policy_name(name))
+    parameters = list(inspect.signature(factory).parameters) if factory else []
+    given = ("setup",) if is_build else _GIVEN
+    return [parameter for parameter in parameters if parameter not in given]
+
+
+def _configured(rule: str, setup: "Setup", settings: Mapping[str, Any]) -> "Policy":
+    known = policy_settings(rule)
+    unknown = [name for name in settings if name not in known]
+    if unknown:
+        taken = f"one of {', '.join(known)}" if known else "none"
+        raise InputError(f"settings of {rule}: expected {taken}, got {unknown[0]!r}")
+    factory, is_build = _factory(rule)
+    if is_build:
+        return factory(setup, **settings)
+    parameters = inspect.signature(factory).parameters
+    given = {name: part for name, part in _from_setup(setup).items() if name in parameters}
+    return factory(**{**given, **settings})
 
 
 def needs_truth(name: str) -> bool:

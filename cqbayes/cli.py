@@ -121,6 +121,29 @@ def simulate(
         typer.echo(line)
 
 
+@app.command()
+def sweep(
+    file: Annotated[Path, typer.Argument(help="The sweep, in TOML or JSON.")],
+    out: Annotated[Path, typer.Option(help="Folder for results; one that was begun goes on.")],
+    engine: Annotated[str, typer.Option(help="processes, ray or serial.")] = "processes",
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Cells at a time; default: one a core.")
+    ] = None,
+) -> None:
+    """Runs many policies in many environments; can be killed and goes on."""
+    from cqbayes.sweep import read_settings
+    from cqbayes.sweep.run import report, run_sweep
+
+    outcomes = run_sweep(read_settings(file), out, engine=engine, jobs=jobs, progress=True)
+    for line in report(outcomes, MOST_LINES):
+        typer.echo(line)
+    failed = [one for one in outcomes if one.state == "failed"]
+    for one in failed:
+        typer.echo(f"cqbayes: cell {one.cell.identity()} failed: {one.reason}", err=True)
+    if failed:
+        raise typer.Exit(1)
+
+
 def main() -> None:
     """Runs a command; bad input is one line on standard error and exit code 2."""
     try:

@@ -63,11 +63,36 @@ def replacing(path: str | Path) -> Iterator[Path]:
     temporary = path.with_name(f".{os.getpid()}{path.suffix}")
     try:
         yield temporary
+        _to_disk(temporary)
         os.replace(temporary, path)
+        if os.name == "posix":  # elsewhere a folder cannot be opened
+            _to_disk(path.parent)
     except OSError as error:
         raise InputError(f"{path}: could not be written: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _to_disk(path: Path) -> None:
+    """Waits until a file or folder is on the disk, so that no name outlives a crash alone."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_bytes(content: bytes, path: str | Path) -> None:
+    """Writes bytes, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Removes what killed processes left of :func:`replacing` in a folder that is one process's."""
+    for path in folder.glob(".*"):
+        if path.is_file() and path.name[1:].split(".")[0].isdigit():
+            path.unlink(missing_ok=True)
 
 
 @contextmanager

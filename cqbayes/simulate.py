@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
+from cqbayes.checkpoint import Checkpoint, Checkpoints, run_settings
 from cqbayes.choice import ChoiceData
 from cqbayes.environments import Environment, Metrics, Survey
 from cqbayes.errors import InputError
@@ -75,6 +76,7 @@ def simulate(
     record: bool = False,
     policy_per_seed: bool = False,
     env_per_seed: bool = False,
+    checkpoint: Checkpoint | None = None,
     progress: bool = False,
     name: str = "rounds",
 ) -> Trace:
@@ -94,6 +96,8 @@ def simulate(
         record: whether to keep the services as choice data.
         policy_per_seed, env_per_seed: whether the arrays in ``policy`` or ``env`` have a leading
             seed axis, as ``equinox.filter_vmap`` makes them.
+        checkpoint: a folder from which the run goes on where an earlier call with the same
+            arguments stopped, with the same result to the bit; one of fewer rounds is continued.
         progress: whether to show a progress bar.
         name: what the bar says.
 
@@ -101,7 +105,7 @@ def simulate(
         The trace.
 
     Raises:
-        InputError: for no rounds or seeds, or refits out of order.
+        InputError: for no rounds or seeds, refits out of order, or a checkpoint of another run.
 
     Example:
         >>> import jax
@@ -126,10 +130,30 @@ def simulate(
     axes = (eqx.if_array(0) if policy_per_seed else None, eqx.if_array(0) if env_per_seed else None)
     chunk = _chunk_length(env, world_keys, rounds, axes[1])
     keep_rows = record or bool(refit_after)
-    run = _begin(policy, env, begin_keys, room, axes)
     pieces: list[tuple[Metrics, ChoiceData | None]] = []
-    done = 0
+    done, saved = 0, None
+    if checkpoint is not None:
+        settings = run_settings(
+            key,
+            policy,
+            env,
+            rounds,
+            num_seeds=num_seeds,
+            refit_after=[int(after) for after in refit_after],
+            record=record,
+            keep_rows=keep_rows,
+            policy_per_seed=policy_per_seed,
+            env_per_seed=env_per_seed,
+        )
+        saved = Checkpoints(checkpoint, settings)
+    if saved is not None and saved.moment is not None:
+        done, room, _, pieces = saved.moment
+        shapes = eqx.filter_eval_shape(_begin, policy, env, begin_keys, room, axes)
+        run = saved.restored(shapes)
+    else:
+        run = _begin(policy, env, begin_keys, room, axes)
     with bar(name, total=rounds + sum(refit_after), show=progress) as advance:
+        advance(done)
         while done < rounds:
             if done in refit_after:
                 history = _join([rows for _, rows in pieces])
@@ -138,6 +162,8 @@ def simulate(
                 )
                 advance(done)
             until = min([after for after in refit_after if after > done], default=rounds)
+            if saved is not None:
+                until = min(until, saved.next_stop(done))
             count = min(chunk, until - done)
             given = (world_keys, policy_keys, jnp.array(done + 1), jnp.array(count))
             while True:
@@ -162,6 +188,8 @@ def simulate(
             # NumPy copies free the device's memory and let long runs be joined once, at the end.
             pieces.append(jax.tree.map(lambda x, n=count: np.asarray(x)[:, :n], outputs))
             done += count
+            if saved is not None and done in (rounds, saved.next_stop(done - 1)):
+                saved.save(run, pieces, done, room)
             advance(count)
     metrics = _join([metrics for metrics, _ in pieces])
     rows = _join([rows for _, rows in pieces]) if record else None

@@ -1,7 +1,9 @@
 """``cqbayes simulate``: policies by name in a world by name, into a folder."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import equinox as eqx
@@ -11,6 +13,7 @@ import numpy as np
 
 from cqbayes import belief
 from cqbayes.catalogue import load_engine, load_model, load_policy, load_scores, names
+from cqbayes.environments import Population
 from cqbayes.environments.load import capacity, check_rate
 from cqbayes.environments.queue import check_slate, retrial_queue
 from cqbayes.environments.scores import from_scores
@@ -46,10 +49,11 @@ def run(
     """
     # Before the work: a folder that cannot be written to should not cost the user the run.
     truth_key, queue_key = jax.random.split(jax.random.key(seed))
-    world, sizes, rate = _world(
-        truth_key, data, num_seeds, slate_size, arrival_rate, slack, num_llms, dim
+    settings = {"num_llms": num_llms, "dim": dim} if data == "synthetic" else {"dim": dim}
+    world, sizes, rate = world_by_name(
+        truth_key, data, num_seeds, slate_size, arrival_rate, slack, settings
     )
-    setup = Setup(sizes, slate_size, _belief(posterior, sizes), horizon=rounds)
+    setup = Setup(sizes, slate_size, belief_by_name(posterior, sizes), horizon=rounds)
     wanted = {name: (name, setup) for name in ("oracle", *policies)}
     for name in wanted:
         _check_policy(name, setup, world)
@@ -85,46 +89,102 @@ def run(
     return [rows.T.to_string(), *failed, "", *map(str, files)]
 
 
-def _world(
+def world_by_name(
     key: jax.Array,
     data: str,
     num_seeds: int,
     slate_size: int,
     arrival_rate: float | None,
     slack: float,
-    num_llms: int,
-    dim: int,
+    settings: Mapping[str, Any],
+    queue: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[World, Sizes, float]:
+    """A world, its sizes and its mean arrival rate.
+
+    Args:
+        key: decides synthetic truths, one for each seed.
+        data: ``synthetic``, or a data set, of which held-out rows are drawn.
+        num_seeds: how many truths.
+        slate_size: most LLMs that answer one query.
+        arrival_rate, slack: arrivals a round, or where None their distance from capacity.
+        settings: keywords of the function that makes the truth; see :func:`data_settings`.
+        queue: further keywords of :func:`cqbayes.environments.queue.retrial_queue`.
+
+    Raises:
+        InputError: for anything unknown or out of range.
+    """
+    check_data_name(data)
     if data == "synthetic":
-        check_slate(slate_size, num_llms)
         # A truth of its own for every seed: results are about the problem, not about one theta.
-        population = eqx.filter_vmap(lambda k: synthetic(k, num_llms, dim))(
+        population = eqx.filter_vmap(lambda k: synthetic(k, **settings))(
             jax.random.split(key, num_seeds)
         )
+        sizes = _sizes(eqx.filter_vmap(_draw), population)
+        check_slate(slate_size, sizes.num_llms)
         limit = eqx.filter_vmap(lambda p: capacity(p, slate_size))(population)
     else:
-        if data not in names("data"):
-            known = ", ".join(["synthetic", *names("data")])
-            raise InputError(f"data: expected one of {known}, got {data!r}")
-        scores = load_scores(data, dim).part("test")
-        num_llms = len(scores.llms)
-        check_slate(slate_size, num_llms)
-        population = from_scores(scores)
+        rest = {name: value for name, value in settings.items() if name != "dim"}
+        dim = {"dim": settings["dim"]} if "dim" in settings else {}
+        population = from_scores(load_scores(data, **dim).part("test"), **rest)
+        sizes = _sizes(_draw, population)
+        check_slate(slate_size, sizes.num_llms)
         limit = capacity(population, slate_size)
     rate = limit - slack if arrival_rate is None else jnp.full_like(limit, arrival_rate)
     check_rate(np.asarray(rate))
-    world = World(population, rate, per_seed=data == "synthetic")
-    return world, Sizes(num_llms, dim), float(jnp.mean(rate))
+    world = World(population, rate, per_seed=data == "synthetic", queue=queue)
+    return world, sizes, float(jnp.mean(rate))
 
 
-def _belief(posterior: str, sizes: Sizes) -> belief.Belief:
-    model = load_model("disjoint_mnl")
-    if posterior == "online":
-        return belief.online(model, sizes)
+def _draw(population: Population) -> tuple[jax.Array, jax.Array]:
+    query = population.draw(jax.random.key(0))
+    return query.context, population.utility(query)
+
+
+def _sizes(draw: Callable, population: Population) -> Sizes:
+    context, utility = eqx.filter_eval_shape(draw, population)
+    return Sizes(utility.shape[-1], context.shape[-1])
+
+
+def check_data_name(data: str) -> None:
+    """Refuses what is no data set."""
+    if data != "synthetic" and data not in names("data"):
+        known = ", ".join(["synthetic", *names("data")])
+        raise InputError(f"data: expected one of {known}, got {data!r}")
+
+
+def data_settings(data: str) -> list[str]:
+    """Keywords that the truth of a data set takes.
+
+    Example:
+        >>> data_settings("synthetic")
+        ['num_llms', 'dim', 'bound']
+    """
+    check_data_name(data)
+    if data == "synthetic":
+        return list(inspect.signature(synthetic).parameters)[1:]
+    return ["dim", *list(inspect.signature(from_scores).parameters)[1:]]
+
+
+def queue_settings() -> list[str]:
+    """Keywords of the queue besides its population, load and slate."""
+    fixed = ("population", "arrival_rate", "slate_size")
+    return [name for name in inspect.signature(retrial_queue).parameters if name not in fixed]
+
+
+def check_posterior(posterior: str) -> None:
+    """Refuses what cannot keep a policy's posterior."""
     # auto decides by diagnostics that refits do not run.
     known = [name for name in names("inference") if name != "auto"]
     if posterior not in known:
         raise InputError(f"posterior: expected one of {', '.join(known)}, got {posterior!r}")
+
+
+def belief_by_name(posterior: str, sizes: Sizes) -> belief.Belief:
+    """The disjoint model's posterior, kept online or refitted by an engine."""
+    check_posterior(posterior)
+    model = load_model("disjoint_mnl")
+    if posterior == "online":
+        return belief.online(model, sizes)
     engine = load_engine(posterior)
     # Draws enough for a Thompson step, which takes one: not for tail probabilities.
     settings: dict[str, dict[str, Any]] = {

@@ -1,7 +1,8 @@
 """Several policies in one world: what the demo and ``cqbayes simulate`` both run."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import pandas as pd
@@ -17,11 +18,15 @@ from cqbayes.simulate import Trace, simulate
 
 
 class World(NamedTuple):
-    """A population and its load; with ``per_seed``, arrays have a leading seed axis."""
+    """A population and its load; with ``per_seed``, arrays have a leading seed axis.
+
+    ``queue`` are further keywords of :func:`cqbayes.environments.queue.retrial_queue`.
+    """
 
     population: Population
     arrival_rate: Array
     per_seed: bool = False
+    queue: Mapping[str, Any] = MappingProxyType({})
 
 
 class Results(NamedTuple):
@@ -40,6 +45,7 @@ def run_policies(
     num_seeds: int,
     *,
     refit_after: Sequence[int] | None = None,
+    settings: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
     progress: bool = False,
 ) -> Results:
     """Simulates every policy with the same key, and the oracle with them.
@@ -48,12 +54,13 @@ def run_policies(
         key: decides the worlds that all policies share.
         world: where they run.
         setups: by the name in the results: the policy's own name, and its setup.
+        settings: by the name in the results: keywords for the policy, where it has any.
         rounds, num_seeds, refit_after, progress: as in :func:`cqbayes.simulate.simulate`.
     """
     slate_size = next(iter(setups.values()))[1].slate_size
     axis = eqx.if_array(0) if world.per_seed else None
     env = _map(
-        lambda population, rate: retrial_queue(population, rate, slate_size),
+        lambda population, rate: retrial_queue(population, rate, slate_size, **world.queue),
         axis,
         world.population,
         world.arrival_rate,
@@ -61,8 +68,11 @@ def run_policies(
     traces: dict[str, Trace] = {}
     for label, (name, setup) in setups.items():
         per_seed = world.per_seed and needs_truth(name)
+        given = settings.get(label)
         policy = _map(
-            lambda truth, name=name, setup=setup: load_policy(name, setup._replace(truth=truth)),
+            lambda truth, name=name, setup=setup, given=given: load_policy(
+                name, setup._replace(truth=truth), given
+            ),
             axis if per_seed else None,
             world.population,
         )

@@ -48,7 +48,7 @@ def log(tmp_path, choices):
 def test_help_names_the_commands():
     shown = CliRunner().invoke(cli.app, ["--help"])
     assert shown.exit_code == 0
-    for command in ("demo", "fit", "simulate"):
+    for command in ("demo", "fit", "simulate", "sweep"):
         assert command in shown.output
 
 

@@ -1,0 +1,168 @@
+"""Runs a sweep into a folder, from which a sweep that was killed goes on.
+
+A finished cell is one file, ``<identity>.parquet``, which appears whole or not at all; one that
+failed leaves ``<identity>.failed.json``, and is tried again the next time. ``sweep.json`` says what
+the folder holds.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import pandas as pd
+
+from cqbayes.errors import InputError
+from cqbayes.files import remove_temporaries, writable_folder, write_bytes
+from cqbayes.fingerprint import differences
+from cqbayes.progress import bar
+from cqbayes.provenance import provenance
+from cqbayes.sweep import Cell, Sweep, cells, sweep_of
+from cqbayes.sweep.engines import ENGINES
+from cqbayes.sweep.results import cell_of, label, parameters
+
+_MANIFEST = "sweep.json"
+_AGAIN = "use another folder, or delete this one to begin again"
+
+
+class Outcome(NamedTuple):
+    """What became of a cell.
+
+    Attributes:
+        cell: which one.
+        state: "done", "kept" from an earlier call, or "failed".
+        reason: of a failure, in one line.
+    """
+
+    cell: Cell
+    state: str
+    reason: str = ""
+
+
+def run_sweep(
+    sweep: Sweep,
+    out: str | Path,
+    *,
+    engine: str = "processes",
+    jobs: int | None = None,
+    progress: bool = False,
+) -> list[Outcome]:
+    """Runs all cells that the folder does not hold yet.
+
+    Args:
+        sweep: what to run.
+        out: folder of this sweep alone. It may hold one with fewer cells.
+        engine: ``processes``, ``ray`` or ``serial``; see :mod:`cqbayes.sweep.engines`.
+        jobs: cells at a time; by default as many as there are cores.
+        progress: whether to show a bar with the time that is left.
+
+    Returns:
+        What became of each cell, in the order of the sweep.
+
+    Raises:
+        InputError: for an unknown engine, a folder that holds something else, or a full disk.
+    """
+    if engine not in ENGINES:
+        raise InputError(f"engine: expected one of {', '.join(ENGINES)}, got {engine!r}")
+    if jobs is not None and jobs < 1:
+        raise InputError(f"jobs: expected at least one, got {jobs}")
+    wanted = {cell.identity(): cell for cell in cells(sweep)}
+    folder = _opened(Path(out), sweep, wanted)
+    kept = [identity for identity, cell in wanted.items() if _is_done(folder, cell)]
+    found = {identity: Outcome(wanted[identity], "kept") for identity in kept}
+    todo = [cell.json_text() for identity, cell in wanted.items() if identity not in found]
+    if todo:
+        attempts = ENGINES[engine](todo, str(jnp.result_type(float)), jobs)
+        with bar("cells", total=len(todo), show=progress) as advance, closing(attempts):
+            for identity, shard, reason in attempts:
+                _write(folder, wanted[identity], shard, reason)
+                state = "failed" if shard is None else "done"
+                found[identity] = Outcome(wanted[identity], state, reason)
+                advance(1)
+    return [found[identity] for identity in wanted]
+
+
+def _opened(folder: Path, sweep: Sweep, wanted: Mapping[str, Cell]) -> Path:
+    """Makes the folder the sweep's, or refuses one that holds another."""
+    path = folder / _MANIFEST
+    now = {"sweep": sweep.model_dump(), "versions": provenance()}
+    if path.exists():
+        before = _read_manifest(path)
+        changed = differences(before["versions"], now["versions"])
+        earlier = sweep_of(before["sweep"], str(path))
+        if not changed and not {cell.identity() for cell in cells(earlier)} <= wanted.keys():
+            changed = differences(_flat(before["sweep"]), _flat(now["sweep"]))
+        if changed:
+            raise InputError(
+                f"{folder}: expected the sweep that is kept there: {changed}; {_AGAIN}"
+            )
+    elif any(not path.name.startswith(".") for path in folder.glob("*")):
+        raise InputError(
+            f"{folder}: expected an empty folder or one of a sweep, without {path.name}"
+        )
+    writable_folder(folder)
+    remove_temporaries(folder)
+    write_bytes((json.dumps(now, indent=2) + "\n").encode(), path)
+    return folder
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads(path.read_bytes())
+        return {"sweep": dict(manifest["sweep"]), "versions": dict(manifest["versions"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(
+            f"{path}: expected a sweep's settings, got a damaged file; {_AGAIN}"
+        ) from None
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    """Fields inside fields, by path."""
+    if isinstance(value, list) and any(isinstance(inside, dict) for inside in value):
+        value = {str(place): inside for place, inside in enumerate(value)}
+    if not isinstance(value, dict) or not value:
+        return {path: value}
+    joined = [_flat(inside, f"{path}.{name}" if path else name) for name, inside in value.items()]
+    return {name: leaf for part in joined for name, leaf in part.items()}
+
+
+def _is_done(folder: Path, cell: Cell) -> bool:
+    path = folder / f"{cell.identity()}.parquet"
+    return path.exists() and cell_of(path) == cell
+
+
+def _write(folder: Path, cell: Cell, shard: bytes | None, reason: str) -> None:
+    failure = folder / f"{cell.identity()}.failed.json"
+    if shard is None:
+        report = {"reason": reason, "cell": cell.model_dump()}
+        write_bytes((json.dumps(report, indent=2) + "\n").encode(), failure)
+    else:
+        write_bytes(shard, folder / f"{cell.identity()}.parquet")
+        failure.unlink(missing_ok=True)
+
+
+def report(outcomes: Sequence[Outcome], most_lines: int) -> Iterator[str]:
+    """Lines to print: failures first, with what varies among the cells, and how many there are."""
+    rows = [
+        {
+            "cell": one.cell.identity(),
+            "policy": label(one.cell),
+            **parameters(one.cell),
+            "state": one.state,
+        }
+        for one in sorted(outcomes, key=lambda one: one.state != "failed")
+    ]
+    table = pd.DataFrame(rows).set_index("cell")
+    shown = [
+        name
+        for name in table.columns
+        if name in ("policy", "state") or len(set(table[name].map(str))) > 1
+    ]
+    yield table[shown].head(most_lines).to_string()
+    if len(rows) > most_lines:
+        yield f"... and {len(rows) - most_lines} more"
+    counts = Counter(one.state for one in outcomes)
+    yield ", ".join(f"{counts[state]} {state}" for state in ("done", "kept", "failed"))

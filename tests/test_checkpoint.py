@@ -1,0 +1,226 @@
+"""A run that was killed goes on to the same bits; a folder of another run is refused."""
+
+import errno
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import equinox as eqx
+import jax
+import numpy as np
+import pytest
+from checkpointed import ROUNDS, arrays, compiling_once, policy_of, run
+from conftest import ROOT
+
+from cqbayes.checkpoint import Checkpoint
+from cqbayes.environments.queue import retrial_queue
+from cqbayes.environments.synthetic import synthetic
+from cqbayes.errors import InputError
+from cqbayes.fingerprint import differences, fingerprint
+from cqbayes.policies.oracle import oracle
+from cqbayes.simulate import simulate
+
+
+def _same(first, second):
+    assert first.keys() == second.keys()
+    for name, values in first.items():
+        assert values.dtype == second[name].dtype
+        np.testing.assert_array_equal(values, second[name])
+
+
+def _refused(folder, kind="random", **changes):
+    with pytest.raises(InputError) as error:
+        run(kind, Checkpoint(folder, every=50), **changes)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return run("random", None)
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """The folder of a finished run."""
+    run("random", Checkpoint(tmp_path / "run", every=50))
+    return tmp_path / "run"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "kills"), [("online", 3), ("laplace", 2)])
+def test_killed_at_random_moments_it_ends_with_the_same_bits(kind, kills, tmp_path):
+    environment = compiling_once(tmp_path / "cache")
+
+    def start(folder, out):
+        command = [sys.executable, ROOT / "tests" / "checkpointed.py", kind, folder, tmp_path / out]
+        return subprocess.Popen([str(part) for part in command], env=environment)
+
+    assert start("none", "plain.npz").wait() == 0
+    folder, dice, moments = tmp_path / "run", random.Random(3), []
+    state = folder / "state"
+    for _ in range(kills):
+        before = state.stat().st_mtime_ns if state.exists() else 0
+        process = start(folder, "killed.npz")
+        while process.poll() is None:
+            if state.exists() and state.stat().st_mtime_ns > before:
+                time.sleep(dice.uniform(0, 0.2))
+                process.kill()
+                break
+            time.sleep(0.001)
+        assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
+        moments.append(len(list(folder.glob("rounds-*"))))
+    assert 0 < moments[0] < moments[-1] < ROUNDS, moments
+    assert start(folder, "killed.npz").wait() == 0
+    with np.load(tmp_path / "plain.npz") as first, np.load(tmp_path / "killed.npz") as second:
+        _same(dict(first), dict(second))
+    assert len(list(folder.glob("rounds-*"))) == ROUNDS
+    assert list(folder.glob(".*")) == []
+
+
+def test_checkpoints_change_nothing_and_a_finished_run_is_there_at_once(plain, kept, monkeypatch):
+    monkeypatch.setattr("cqbayes.simulate._run_chunk", None)
+    _same(arrays(plain), arrays(run("random", Checkpoint(kept, every=50))))
+    assert sorted(path.name for path in kept.iterdir()) == [
+        *(f"rounds-{first:09}-{min(first + 49, ROUNDS):09}" for first in range(1, ROUNDS, 50)),
+        "state",
+    ]
+
+
+def test_a_shorter_run_is_continued(plain, tmp_path):
+    run("random", Checkpoint(tmp_path, every=64), rounds=100)
+    _same(arrays(plain), arrays(run("random", Checkpoint(tmp_path, every=1_000))))
+    assert "rounds was 240, is 200" in _refused(tmp_path, rounds=200)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"rounds": 200}, "rounds was 240, is 200"),
+        ({"num_seeds": 3}, "num_seeds was 2, is 3"),
+        ({"record": False}, "record was True, is False"),
+        ({"key": jax.random.key(3)}, "key was [0, 2], is [0, 3]"),
+        ({"c": 0.7}, "policy.select.schedule.c was float32 0.5, is float32 0.69"),
+        ({"arrival_rate": 0.5}, "env.step.arrival_rate was float32 0.60"),
+        ({"kind": "online"}, "policy.init was cqbayes.policies._no_state"),
+    ],
+)
+def test_another_run_is_refused(kept, changes, named):
+    before = {path: path.read_bytes() for path in kept.iterdir()}
+    assert named in (said := _refused(kept, **changes)), said
+    assert "use another folder, or delete this one" in said
+    assert {path: path.read_bytes() for path in kept.iterdir()} == before
+
+
+def test_other_versions_are_refused(kept, monkeypatch):
+    monkeypatch.setattr("cqbayes.checkpoint.provenance", lambda: {"jax": "0.1"})
+    assert "version of jax was" in _refused(kept)
+
+
+def test_other_schedules_are_refused(tmp_path):
+    """A continued run may refit later on, but not have refitted otherwise."""
+    from cqbayes.checkpoint import _check_same
+
+    before = {"rounds": 100, "refit_after": [50]}
+    _check_same(tmp_path, before, {"rounds": 200, "refit_after": [50, 100, 150]})
+    for schedule in ([40], [50, 75], []):
+        with pytest.raises(InputError, match=r"refit_after was \[50\], is"):
+            _check_same(tmp_path, before, {"rounds": 200, "refit_after": schedule})
+
+
+def test_damaged_files_are_refused(kept):
+    dice = np.random.default_rng(0)
+    for path in sorted(kept.iterdir())[-2:]:
+        whole = path.read_bytes()
+        flipped = bytearray(whole)
+        flipped[dice.integers(len(whole))] ^= 4
+        for content in (b"", whole[:-1], whole[: len(whole) // 2], bytes(flipped), b"{}\n"):
+            path.write_bytes(content)
+            said = _refused(kept)
+            assert said.startswith(f"{path}: expected a checkpoint as it was written"), said
+        path.write_bytes(whole)
+    path = min(kept.iterdir())
+    path.unlink()
+    assert _refused(kept).startswith(f"{path}: expected a part of a checkpoint, got: No such file")
+
+
+@pytest.mark.parametrize("writes", [1, 2, 5, 6])
+def test_a_full_disk_keeps_the_moment_before(plain, writes, tmp_path, monkeypatch):
+    left = writes
+    fsync = os.fsync
+
+    def full(handle):
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(handle)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        assert _refused(tmp_path).endswith("could not be written: No space left on device")
+    assert list(tmp_path.glob(".*")) == []
+    _same(arrays(plain), arrays(run("random", Checkpoint(tmp_path, every=50))))
+
+
+def test_what_killed_processes_left_is_removed(kept):
+    (kept / ".12345").write_bytes(b"half")
+    (kept / "rounds-000000241-000000300").write_bytes(b"never made it into the state")
+    (kept / "notes.txt").write_text("mine")
+    run("random", Checkpoint(kept, every=50))
+    assert (
+        sorted(p.name for p in kept.iterdir() if "rounds-0000002" not in p.name)[0] == "notes.txt"
+    )
+    assert not (kept / ".12345").exists()
+    assert not (kept / "rounds-000000241-000000300").exists()
+
+
+def test_arrays_per_seed(tmp_path):
+    populations = eqx.filter_vmap(synthetic)(jax.random.split(jax.random.key(1), 2))
+    env = eqx.filter_vmap(retrial_queue)(populations, np.array([0.3, 0.5]))
+    policy = eqx.filter_vmap(oracle)(populations)
+    settings = {"num_seeds": 2, "policy_per_seed": True, "env_per_seed": True}
+    plain, stopped, continued = (
+        simulate(jax.random.key(2), policy, env, rounds, checkpoint=where, **settings)
+        for rounds, where in ((90, None), (40, Checkpoint(tmp_path)), (90, Checkpoint(tmp_path)))
+    )
+    assert stopped.metrics.served.shape == (2, 40)
+    _same(arrays(plain), arrays(continued))
+
+
+def test_bad_checkpoints(tmp_path):
+    with pytest.raises(InputError, match="at least one round between two, got 0"):
+        run("random", Checkpoint(tmp_path / "new", every=0))
+    (tmp_path / "file").write_text("")
+    assert "expected a folder that can be written to" in _refused(tmp_path / "file")
+    assert "empty folder or one of a run, got one with file" in _refused(tmp_path)
+
+
+# Fingerprints
+
+
+def test_equal_things_have_equal_fingerprints_and_others_name_what_differs():
+    for kind in ("random", "online", "laplace"):
+        first, again, other = (fingerprint("p", policy_of(kind, c)) for c in (0.5, 0.5, 0.6))
+        assert differences(first, again) == ""
+        assert differences(first, other).startswith("p.select.schedule.c was float32 0.5, is float")
+
+
+def test_fingerprints_see_into_closures_defaults_and_arrays():
+    def make(scale, default, array):
+        def itself(x, given=default, *, name="a"):
+            return itself(x) * scale + array
+
+        return itself
+
+    array = np.arange(3.0)
+    base = fingerprint("f", make(1, 2, array))
+    assert base == fingerprint("f", make(1, 2, array.copy()))
+    assert differences(base, fingerprint("f", make(3, 2, array))) == "f.scale was 1, is 3"
+    assert differences(base, fingerprint("f", make(1, 3, array))) == "f.default 0 was 2, is 3"
+    assert "f.array was" in differences(base, fingerprint("f", make(1, 2, array + 1)))
+    assert fingerprint("k", jax.random.key(1)) != fingerprint("k", jax.random.key(2))
+    assert differences(dict.fromkeys("abcde", 1), {}).endswith("; and 2 more")
