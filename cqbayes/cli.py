@@ -99,6 +99,9 @@ def simulate(
     out: Annotated[Path, typer.Option(help="Folder for results and pictures.")] = Path(
         "out/simulate"
     ),
+    unstable: Annotated[
+        bool, typer.Option(help="Allow more arrivals than anybody can serve.")
+    ] = False,
     seed: Seed = 0,
 ) -> None:
     """Runs policies against the oracle in the retrial queue."""
@@ -117,6 +120,7 @@ def simulate(
         dim=dim,
         out=out,
         seed=seed,
+        unstable=unstable,
     ):
         typer.echo(line)
 

@@ -1,6 +1,7 @@
 """``cqbayes simulate``: policies by name in a world by name, into a folder."""
 
 import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -14,8 +15,9 @@ import numpy as np
 from cqbayes import belief
 from cqbayes.catalogue import load_engine, load_model, load_policy, load_scores, names
 from cqbayes.environments import Population
-from cqbayes.environments.load import capacity, check_rate
+from cqbayes.environments.load import capacity, check_rate, check_stable
 from cqbayes.environments.queue import check_slate, retrial_queue
+from cqbayes.environments.rules import rules_of
 from cqbayes.environments.scores import from_scores
 from cqbayes.environments.synthetic import synthetic
 from cqbayes.errors import InputError
@@ -41,6 +43,7 @@ def run(
     dim: int,
     out: Path,
     seed: int,
+    unstable: bool = False,
 ) -> list[str]:
     """Runs the policies and the oracle, writes results and pictures, returns lines to print.
 
@@ -51,8 +54,10 @@ def run(
     truth_key, queue_key = jax.random.split(jax.random.key(seed))
     settings = {"num_llms": num_llms, "dim": dim} if data == "synthetic" else {"dim": dim}
     world, sizes, rate = world_by_name(
-        truth_key, data, num_seeds, slate_size, arrival_rate, slack, settings
+        truth_key, data, num_seeds, slate_size, arrival_rate, slack, settings, unstable=unstable
     )
+    if world.warning:
+        print(f"cqbayes: {world.warning}", file=sys.stderr)
     setup = Setup(sizes, slate_size, belief_by_name(posterior, sizes), horizon=rounds)
     wanted = {name: (name, setup) for name in ("oracle", *policies)}
     for name in wanted:
@@ -98,6 +103,8 @@ def world_by_name(
     slack: float,
     settings: Mapping[str, Any],
     queue: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    unstable: bool = False,
 ) -> tuple[World, Sizes, float]:
     """A world, its sizes and its mean arrival rate.
 
@@ -108,12 +115,16 @@ def world_by_name(
         slate_size: most LLMs that answer one query.
         arrival_rate, slack: arrivals a round, or where None their distance from capacity.
         settings: keywords of the function that makes the truth; see :func:`data_settings`.
-        queue: further keywords of :func:`cqbayes.environments.queue.retrial_queue`.
+        queue: further keywords of :func:`cqbayes.environments.queue.retrial_queue`; ``rules`` may
+            be a table, ``values`` a list.
+        unstable: whether a load is allowed that no policy can carry.
 
     Raises:
-        InputError: for anything unknown or out of range.
+        InputError: for anything unknown or out of range, and for a load that is not allowed.
     """
     check_data_name(data)
+    queue = _queue(queue)
+    services = queue["rules"].services if "rules" in queue else 1
     if data == "synthetic":
         # A truth of its own for every seed: results are about the problem, not about one theta.
         population = eqx.filter_vmap(lambda k: synthetic(k, **settings))(
@@ -121,18 +132,31 @@ def world_by_name(
         )
         sizes = _sizes(eqx.filter_vmap(_draw), population)
         check_slate(slate_size, sizes.num_llms)
-        limit = eqx.filter_vmap(lambda p: capacity(p, slate_size))(population)
+        limit = eqx.filter_vmap(lambda p: capacity(p, slate_size, services=services))(population)
     else:
         rest = {name: value for name, value in settings.items() if name != "dim"}
         dim = {"dim": settings["dim"]} if "dim" in settings else {}
         population = from_scores(load_scores(data, **dim).part("test"), **rest)
         sizes = _sizes(_draw, population)
         check_slate(slate_size, sizes.num_llms)
-        limit = capacity(population, slate_size)
+        limit = capacity(population, slate_size, services=services)
     rate = limit - slack if arrival_rate is None else jnp.full_like(limit, arrival_rate)
     check_rate(np.asarray(rate))
-    world = World(population, rate, per_seed=data == "synthetic", queue=queue)
+    # Who may lose patience leaves: no load is too much then.
+    patient = "rules" not in queue or queue["rules"].patience is None
+    warning = check_stable(rate, limit, unstable) if patient else None
+    world = World(population, rate, data == "synthetic", queue, warning)
     return world, sizes, float(jnp.mean(rate))
+
+
+def _queue(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Keywords of the queue, of what a file can hold."""
+    made = dict(settings)
+    if isinstance(made.get("rules"), Mapping):
+        made["rules"] = rules_of(made["rules"])
+    if "values" in made:
+        made["values"] = np.asarray(made["values"], float)
+    return made
 
 
 def _draw(population: Population) -> tuple[jax.Array, jax.Array]:
@@ -167,7 +191,7 @@ def data_settings(data: str) -> list[str]:
 
 def queue_settings() -> list[str]:
     """Keywords of the queue besides its population, load and slate."""
-    fixed = ("population", "arrival_rate", "slate_size")
+    fixed = ("population", "arrival_rate", "slate_size", "arrivals")
     return [name for name in inspect.signature(retrial_queue).parameters if name not in fixed]
 
 

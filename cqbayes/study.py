@@ -20,13 +20,15 @@ from cqbayes.simulate import Trace, simulate
 class World(NamedTuple):
     """A population and its load; with ``per_seed``, arrays have a leading seed axis.
 
-    ``queue`` are further keywords of :func:`cqbayes.environments.queue.retrial_queue`.
+    ``queue`` are further keywords of :func:`cqbayes.environments.queue.retrial_queue`, ``warning``
+    what is to be said of the load, if anything.
     """
 
     population: Population
     arrival_rate: Array
     per_seed: bool = False
     queue: Mapping[str, Any] = MappingProxyType({})
+    warning: str | None = None
 
 
 class Results(NamedTuple):

@@ -1,6 +1,7 @@
 """How a queue may differ from the plain one."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Int
@@ -36,6 +37,28 @@ class Rules(NamedTuple):
     def absent(self) -> bool:
         """Whether a waiting query may for a while not be there to be served."""
         return self.retrial_delay > 0 or self.services > 1
+
+
+def rules_of(settings: Mapping[str, Any]) -> Rules:
+    """The rules that a table of settings asks for, as a sweep's file has it.
+
+    Raises:
+        InputError: for a field that is none of the rules', or of another type.
+
+    Example:
+        >>> rules_of({"services": 2}).services
+        2
+    """
+    for name, value in settings.items():
+        if name not in Rules._fields:
+            raise InputError(f"rules: expected one of {', '.join(Rules._fields)}, got {name!r}")
+        kind = type(getattr(Rules(), name) or 0.0)
+        fits = isinstance(value, kind) or (kind is float and isinstance(value, int))
+        if not fits or (isinstance(value, bool) and kind is not bool):
+            raise InputError(f"rules: expected {name} to be a {kind.__name__}, got {value!r}")
+    rules = Rules(**settings)
+    check_rules(rules)
+    return rules
 
 
 class Arrivals(NamedTuple):

@@ -87,6 +87,7 @@ class EnvironmentSettings(_Record):
         slack: distance of the arrival rate from capacity, arrivals per round; 0.1 by default.
         arrival_rate: arrivals per round, instead.
         queue: keywords of :func:`cqbayes.environments.queue.retrial_queue`.
+        unstable: whether a load is allowed that no policy can carry.
     """
 
     data: str = "synthetic"
@@ -95,6 +96,7 @@ class EnvironmentSettings(_Record):
     slack: float | None = None
     arrival_rate: float | None = Field(default=None, ge=0, le=1)
     queue: Settings = {}
+    unstable: bool = False
 
     @model_validator(mode="after")
     def _one_load(self) -> "EnvironmentSettings":

@@ -74,9 +74,11 @@ def run_cell(cell: Cell) -> bytes:
         slack,
         environment.settings,
         environment.queue,
+        unstable=environment.unstable,
     )
     belief = belief_by_name(cell.policy.posterior, sizes)
-    setup = Setup(sizes, environment.slate_size, belief, horizon=cell.rounds)
+    values = world.queue.get("values")
+    setup = Setup(sizes, environment.slate_size, belief, values=values, horizon=cell.rounds)
     results = run_policies(
         queue_key,
         world,
