@@ -142,7 +142,7 @@ def sweep(
     for line in report(outcomes, MOST_LINES):
         typer.echo(line)
     failed = [one for one in outcomes if one.state == "failed"]
-    for one in failed:
+    for one in failed[:MOST_LINES]:
         typer.echo(f"cqbayes: cell {one.cell.identity()} failed: {one.reason}", err=True)
     if failed:
         raise typer.Exit(1)

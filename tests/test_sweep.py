@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -301,16 +302,11 @@ def test_ray_leaves_the_same_bytes_and_no_processes(serial, tmp_path):
         "assert not ray.is_initialized()\n"
     )
     arguments = [str(tmp_path / name) for name in ("four.json", "given", "own")]
-    environment = {
-        **compiling_once(tmp_path / "cache"),
-        "RAY_AUTH_MODE": "disabled",
-        "RAY_TMPDIR": "/tmp",
-    }
-    environment |= {"RAY_USAGE_STATS_ENABLED": "0", "HOME": str(tmp_path)}
-    subprocess.run(
-        [sys.executable, "-c", code, *arguments], env=environment, check=True, timeout=300,
-        start_new_session=True,
-    )  # fmt: skip
+    command = [sys.executable, "-c", code, *arguments]
+    with tempfile.TemporaryDirectory(prefix="ray") as short:  # sockets have short names
+        own = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": short}
+        environment = {**compiling_once(tmp_path / "cache"), **own, "HOME": str(tmp_path)}
+        subprocess.run(command, env=environment, check=True, timeout=300, start_new_session=True)
     assert _files(tmp_path / "given") == _files(tmp_path / "own") == _files(serial)
     names = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
     assert not [name for name in names if str(tmp_path).encode() in name]
