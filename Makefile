@@ -29,7 +29,8 @@ demo: env ## the whole loop; the report is out/demo/report.html
 	$(BIN)/cqbayes demo --out out/demo
 
 test: env ## all tests, on two cores, warnings as errors
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	JAX_COMPILATION_CACHE_DIR=$(abspath $(VENV))/compiled \
+	  JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.2 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: env ## ruff: lint and format, without changing anything
 	$(BIN)/ruff check .

@@ -104,7 +104,7 @@ def test_a_shorter_run_is_continued(plain, tmp_path):
         ({"record": False}, "record was True, is False"),
         ({"key": jax.random.key(3)}, "key was [0, 2], is [0, 3]"),
         ({"c": 0.7}, "policy.select.schedule.c was float32 0.5, is float32 0.69"),
-        ({"arrival_rate": 0.5}, "env.step.arrival_rate was float32 0.60"),
+        ({"arrival_rate": 0.5}, "world.arrivals was float32 0.60"),
         ({"kind": "online"}, "policy.init was cqbayes.policies._no_state"),
     ],
 )
