@@ -10,6 +10,7 @@ from cqbayes import belief
 from cqbayes.catalogue import load_engine, load_model, load_scores
 from cqbayes.choice import ChoiceData
 from cqbayes.diagnostics import agreement, summary
+from cqbayes.environments.best_linear import with_best_linear
 from cqbayes.environments.load import capacity
 from cqbayes.environments.queue import retrial_queue
 from cqbayes.environments.scores import ScoreTable, from_scores
@@ -93,7 +94,7 @@ def demo(out: str | Path, settings: Settings = Settings(), progress: bool = True
         advance(1)
     gap = agreement(laplace, nuts)
 
-    population = from_scores(scores.part("test"))
+    population = with_best_linear(from_scores(scores.part("test")))
     rate = capacity(population) - settings.slack
     results = run_policies(
         queue_key,

@@ -303,10 +303,14 @@ def _run_chunk(
             action = select(policy, keys, run.policy, observe(env, shown))
             return action, each(lambda env, state: env.survey(state))(env, shown)
 
+        def idle(operands: tuple) -> tuple[Action, Survey]:
+            shapes = jax.eval_shape(partial(act_among, views[0]), operands)
+            return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+
         longest = jnp.max(observe(env, run.environment).queue_length)
         action, survey = jax.lax.switch(
-            jnp.searchsorted(jnp.array(views), longest),
-            [partial(act_among, places) for places in views],
+            jnp.searchsorted(jnp.array([0, *views]), longest),
+            [idle, *(partial(act_among, places) for places in views)],
             (select_key, run),
         )
         if action.offered.shape[1:] != (env.num_llms,):

@@ -15,6 +15,7 @@ import numpy as np
 from cqbayes import belief
 from cqbayes.catalogue import load_engine, load_model, load_policy, load_scores, names
 from cqbayes.environments import Population
+from cqbayes.environments.best_linear import with_best_linear
 from cqbayes.environments.load import capacity, check_rate, check_stable
 from cqbayes.environments.queue import check_slate, retrial_queue
 from cqbayes.environments.rules import rules_of
@@ -137,6 +138,7 @@ def world_by_name(
         rest = {name: value for name, value in settings.items() if name != "dim"}
         dim = {"dim": settings["dim"]} if "dim" in settings else {}
         population = from_scores(load_scores(data, **dim).part("test"), **rest)
+        population = with_best_linear(population)
         sizes = _sizes(_draw, population)
         check_slate(slate_size, sizes.num_llms)
         limit = capacity(population, slate_size, services=services)

@@ -110,6 +110,8 @@ def table(results: Results) -> pd.DataFrame:
     last = results.curves.isel(round=-1)
     measures = {
         "routing regret": last["routing_regret"],
+        "of a linear oracle": last["misspecification"],
+        "by learning": last["learning_cost"],
         "matching regret": last["matching_regret"],
         "queue length, last tenth": results.performance["queue_length_tail"],
         "above the oracle": results.performance["queue_length_tail"]
@@ -122,6 +124,9 @@ def table(results: Results) -> pd.DataFrame:
     }
     if not (results.performance["cost_per_departure"] > 0).any():
         del measures["$ per 1,000"]  # nothing is known of costs
+    if not last["misspecification"].any():
+        # The truth is linear: all routing regret is the cost of learning.
+        del measures["of a linear oracle"], measures["by learning"]
     policies = [str(name) for name in results.curves["policy"].values]
     return pd.DataFrame(
         {

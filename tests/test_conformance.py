@@ -78,11 +78,14 @@ def test_policies_serve_a_waiting_query_with_a_legal_assortment(name):
 
 
 @pytest.mark.parametrize("name", catalogue.policy_names())
-def test_policies_take_values_of_answers(name):
+def test_policies_take_values_of_answers_and_leave_alone_who_is_away(name):
     setup = _setup()._replace(values=jnp.array([0.2, 0.9, 0.5, 1.0]))
     policy = catalogue.load_policy(name, setup)
-    action = policy.select(jax.random.key(0), policy.init(jax.random.key(1)), _observation(3))
-    assert 0 <= int(action.query) < 3
+    seen = _observation(5)._replace(servable=jnp.array([False, True, False, True, False, False]))
+    select = eqx.filter_jit(policy.select)
+    for seed in range(10):
+        action = select(jax.random.key(seed), policy.init(jax.random.key(1)), seen)
+        assert int(action.query) in (1, 3)
     assert 1 <= int(action.offered.sum()) <= setup.slate_size
 
 
@@ -98,12 +101,14 @@ def test_policies_learn_nothing_from_rows_of_weight_zero(name, choices):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("name", [*catalogue.policy_names(), "fifo_acqb"])
 def test_policies_run_under_vmap_and_are_deterministic(name):
     setup = _setup()
     env = retrial_queue(setup.truth, 0.4, setup.slate_size)
     policy = catalogue.load_policy(name, setup)
-    one, two = (simulate(jax.random.key(2), policy, env, 60, num_seeds=3) for _ in range(2))
+    one, two = (
+        simulate(jax.random.key(2), policy, env, 60, num_seeds=3, room=32) for _ in range(2)
+    )
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
         np.testing.assert_array_equal(a, b)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(one.metrics))

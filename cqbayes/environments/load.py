@@ -56,5 +56,5 @@ def check_stable(arrival_rate: Array, limit: Array, allowed: bool = False) -> st
         f"more than {most.flat[worst]:.3g}; every queue grows without end"
     )
     if not allowed:
-        raise InputError(f"{said}; lower the arrival rate, or allow it")
+        raise InputError(f"{said}; lower the arrival rate, or allow it with unstable")
     return said

@@ -17,7 +17,7 @@ def test_stable_loads_pass_in_silence():
 
 
 def test_the_worst_world_is_named():
-    with pytest.raises(InputError, match="unstable load: 0.6 arrivals a round.* 0.5; .*allow it"):
+    with pytest.raises(InputError, match=r"unstable load: 0.6 arrivals a round.* 0.5; .*allow it"):
         check_stable(jnp.array([0.3, 0.6]), jnp.array([0.5, 0.5]))
     said = check_stable(jnp.array([0.3, 0.6]), jnp.array([0.5, 0.5]), allowed=True)
     assert said == (
