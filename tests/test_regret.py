@@ -99,6 +99,24 @@ def test_performance_counts(traces):
     assert float(chosen["departures"]) == metrics.departed[0].sum()
     # One LLM answers in each round that serves.
     assert float(chosen["utilisation"].sum()) == pytest.approx(metrics.served[0].mean())
+    assert rows["seed"].values.tolist() == list(range(5))
+    assert rows["llm"].values.tolist() == list(range(5))
+    for values in rows.data_vars.values():
+        assert values.attrs.keys() == {"long_name", "units"}
+
+
+def test_performance_is_of_rounds_however_many_services_they_have():
+    population = synthetic(jax.random.key(1), num_llms=2)
+    env = retrial_queue(population, 0.9, rules=Rules(services=3))
+    trace = simulate(jax.random.key(2), oracle(population), env, 1_200, num_seeds=2)
+    rows = performance({"oracle": trace}).sel(policy="oracle")
+    starts = trace.metrics.queue_length.reshape(2, 400, 3)[:, :, 0]
+    np.testing.assert_allclose(rows["queue_length_mean"], starts.mean(axis=1))
+    np.testing.assert_allclose(rows["queue_length_tail"], starts[:, -40:].mean(axis=1))
+    answered = trace.metrics.offered.reshape(2, 400, 3, 2).any(axis=2)
+    np.testing.assert_allclose(rows["utilisation"], answered.mean(axis=1))
+    # Two services of one LLM in one round are one round in which it answered.
+    assert (answered.sum(axis=(1, 2)) < trace.metrics.served.sum(axis=1)).all()
 
 
 @pytest.mark.parametrize("power", [0.25, 0.5, 1.0])
