@@ -152,8 +152,9 @@ def simulate(
         run = saved.restored(shapes)
     else:
         run = _begin(policy, env, begin_keys, room, axes)
-    with bar(name, total=rounds + sum(refit_after), show=progress) as advance:
-        advance(done)
+    before = done + sum(after for after in refit_after if after < done)
+    total = rounds + sum(refit_after)
+    with bar(name, total=total, show=progress, done=before) as advance:
         while done < rounds:
             if done in refit_after:
                 history = _join([rows for _, rows in pieces])
