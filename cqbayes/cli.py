@@ -85,7 +85,7 @@ def simulate(
     ] = ["acqb", "random"],  # noqa: B006  (typer's way to give a default)
     data: Annotated[str, typer.Option(help="synthetic, or a folder of data/.")] = "synthetic",
     posterior: Annotated[
-        str, typer.Option(help="What feeds the Thompson step: online, laplace, hmc or nuts.")
+        str, typer.Option(help="What feeds the Thompson step: online, laplace, hmc, nuts or svi.")
     ] = "online",
     rounds: Annotated[int, typer.Option(min=1)] = 5_000,
     seeds: Annotated[int, typer.Option(min=2, help="Independent repetitions.")] = 32,

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def bar(
-    description: str, total: float, show: bool = True, done: float = 0
+    description: str, total: float, show: bool = True, done: int = 0
 ) -> Iterator[Callable[[float], None]]:
     """Shows a bar on standard error, with the time to go; yields a function that advances it.
 
