@@ -65,8 +65,8 @@ def regrets(
     Returns:
         ``routing_regret``, ``matching_regret``, ``misspecification``, ``learning_cost``
         (cumulative), ``queue_length`` and ``queue_length_regret`` with dimensions ``policy``,
-        ``seed``, ``round``. Without a best linear parameter (``Population.linear``) the truth
-        counts as linear: nothing is misspecification.
+        ``seed``, ``round``. Misspecification and learning cost are NaN where the truth is not
+        known to be linear and no best linear parameter was fitted (``Population.linear``).
 
     Raises:
         InputError: if the oracle is missing, or the traces saw different arrivals.

@@ -124,8 +124,8 @@ def table(results: Results) -> pd.DataFrame:
     }
     if not (results.performance["cost_per_departure"] > 0).any():
         del measures["$ per 1,000"]  # nothing is known of costs
-    if not last["misspecification"].any():
-        # The truth is linear: all routing regret is the cost of learning.
+    if not last["misspecification"].fillna(0).any():
+        # The truth is linear, and all routing regret the cost of learning; or nobody knows.
         del measures["of a linear oracle"], measures["by learning"]
     policies = [str(name) for name in results.curves["policy"].values]
     return pd.DataFrame(

@@ -26,6 +26,7 @@ from cqbayes.environments import Environment, Metrics, Population, Query, Survey
 from cqbayes.environments.load import check_rate
 from cqbayes.environments.places import Place, blank_place, draw_with_utility, pack, unpack, width
 from cqbayes.environments.rules import Arrivals, Rules, check_rules
+from cqbayes.environments.synthetic import is_linear
 from cqbayes.errors import InputError
 from cqbayes.policies import Action, Observation
 
@@ -312,7 +313,7 @@ def _step(
         departure_probability=achieved,
         value=achieved if world.values is None else value(served.utility, offered, world.values),
         best_for_query=best,
-        linear_for_query=best if served.linear is None else jnp.where(busy, served.linear, 0),
+        linear_for_query=_linear_value(world.population, served, best, busy),
         best_waiting=survey.best,
         wait=jnp.where(departed, now - served.arrived, 0),
         attempts=jnp.where(departed, served.attempts + 1, 0),
@@ -334,6 +335,13 @@ def _step(
         overflowed=state.overflowed | (left + arrived > room),
     )
     return next_state, observed, metrics
+
+
+def _linear_value(population: Population, served: Place, best: Array, busy: Array) -> Array:
+    """``v`` of what the best linear parameter would have offered, NaN where nobody knows."""
+    if served.linear is not None:
+        return jnp.where(busy, served.linear, 0)
+    return best if is_linear(population) else jnp.full_like(best, jnp.nan)
 
 
 def _arrivals(world: _World, now: Array, chance: Chance) -> Int[Array, ""]:
