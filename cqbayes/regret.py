@@ -264,6 +264,24 @@ def slope_of_logs(
 
     value = slope(total / num_seeds)
     without = np.array([slope((total - seed) / (num_seeds - 1)) for seed in values])
-    error = np.sqrt((num_seeds - 1) / num_seeds * np.sum((without - without.mean()) ** 2))
-    reach = float(stats.t.ppf(0.975, num_seeds - 1) * error)
+    reach = float(stats.t.ppf(0.975, num_seeds - 1) * jackknife_error(without))
     return Exponent(value, value - reach, value + reach)
+
+
+def jackknife_error(without: Float[np.ndarray, "seed *rest"]) -> Float[np.ndarray, "*rest"]:
+    """Standard error of a statistic whose values without each of the seeds are given.
+
+    ::
+
+        sqrt((n - 1) / n sum_i (s_i - mean s)^2)
+
+    Source: Efron and Stein, The jackknife estimate of variance, 1981.
+
+    Example:
+        >>> values = np.array([1.0, 2.0, 4.0])
+        >>> bool(np.isclose(jackknife_error((7 - values) / 2), values.std(ddof=1) / np.sqrt(3)))
+        True
+    """
+    num_seeds = len(without)
+    squares = np.sum((without - without.mean(axis=0)) ** 2, axis=0)
+    return np.sqrt((num_seeds - 1) / num_seeds * squares)
