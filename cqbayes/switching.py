@@ -67,7 +67,7 @@ def switching(
             metrics = simulate(key, mixed, env, rounds, num_seeds=num_seeds, room=room).metrics
             lengths.append(metrics.queue_length[:, -1])
             if after == rounds - 1:
-                lost = (metrics.best_waiting - metrics.value)[:, :-1].astype(np.float64)
+                lost = np.asarray(metrics.best_waiting - metrics.value, np.float64)[:, :-1]
             advance(1)
     contribution = np.diff(np.stack(lengths, axis=1), axis=1)
     effect = _ratio(contribution.sum(axis=0), lost.sum(axis=0))
