@@ -13,11 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from cqbayes import belief
+from cqbayes.assortment import check_slate
 from cqbayes.catalogue import load_engine, load_model, load_policy, load_scores, names
 from cqbayes.environments import Population
 from cqbayes.environments.best_linear import with_best_linear
 from cqbayes.environments.load import capacity, check_rate, check_stable
-from cqbayes.environments.queue import check_slate, retrial_queue
+from cqbayes.environments.queue import retrial_queue
 from cqbayes.environments.rules import rules_of
 from cqbayes.environments.scores import from_scores
 from cqbayes.environments.synthetic import synthetic

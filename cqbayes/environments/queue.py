@@ -20,7 +20,7 @@ from jax.core import Tracer
 from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from cqbayes.assortment import best_assortment, value
+from cqbayes.assortment import best_assortment, checked_offers, value
 from cqbayes.choice import ChoiceData, departure_probability, normaliser
 from cqbayes.environments import Environment, Metrics, Population, Query, Survey
 from cqbayes.environments.load import check_rate
@@ -91,12 +91,10 @@ def retrial_queue(
             [0, 1], or rules that are out of range or contradict each other.
     """
     num_llms = eqx.filter_eval_shape(draw_with_utility, population, jax.random.key(0))[1].shape[-1]
-    check_slate(slate_size, num_llms)
+    values = checked_offers(slate_size, values, num_llms)
     check_rules(rules)
     if (arrival_rate is None) == (arrivals is None):
         raise InputError("retrial_queue: expected an arrival rate or a trace of arrivals, not both")
-    if values is not None:
-        values = check_values(values, num_llms)
     if arrivals is not None:
         most, incoming = arrivals.most, arrivals.counts
     else:
@@ -117,24 +115,6 @@ def retrial_queue(
         slate_size=slate_size,
         services=rules.services,
     )
-
-
-def check_slate(slate_size: int, num_llms: int) -> None:
-    """Refuses slates that cannot be filled."""
-    if not 1 <= slate_size <= num_llms:
-        raise InputError(
-            f"slate size: expected 1 to {num_llms} (the number of LLMs), got {slate_size}"
-        )
-
-
-def check_values(values: Float[np.ndarray | Array, " llm"], num_llms: int) -> Array:
-    """The values as an array, refused where they are not one in [0, 1] for each LLM."""
-    given = np.asarray(values, float)
-    if given.shape != (num_llms,):
-        raise InputError(f"values: expected one for each of {num_llms} LLMs, got {given.shape}")
-    if not ((given >= 0) & (given <= 1)).all():
-        raise InputError("values: expected numbers in [0, 1] (quality minus price), got others")
-    return jnp.asarray(given, float)
 
 
 def _init(world: _World, rules: Rules, room: int) -> QueueState:

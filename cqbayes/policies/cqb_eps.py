@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from cqbayes.assortment import checked_offers
 from cqbayes.policies import Action, Observation, Policy, Setup, confidence
 from cqbayes.policies.cqb_opt import cqb_opt
 from cqbayes.policies.explore import constant, explore
@@ -50,9 +51,11 @@ def cqb_eps(
         scale, ridge, intercept, values: as in :func:`cqbayes.policies.cqb_opt.cqb_opt`.
 
     Raises:
-        InputError: without a horizon, or for a ridge that is not positive.
+        InputError: without a horizon, for a ridge that is not positive, a slate that cannot be
+            filled, or values that are not one in [0, 1] for each LLM.
     """
     horizon = horizon_of("cqb_eps", horizon)
+    values = checked_offers(slate_size, values, num_llms)
     size = confidence.num_features(dim, intercept)
     tau = exploration_rounds(num_llms, size, slate_size, horizon, factor)
     optimistic = cqb_opt(
