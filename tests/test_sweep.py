@@ -10,6 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import dying
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
@@ -285,6 +286,23 @@ def test_processes_leave_the_same_bytes(serial, tmp_path, monkeypatch):
         monkeypatch.setenv(name, value)
     run_sweep(sweep_of(FOUR), tmp_path / "out", engine="processes", jobs=2)
     assert _files(tmp_path / "out") == _files(serial)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_process_that_dies_is_a_failed_cell_and_the_rest_go_on(jobs, tmp_path, monkeypatch):
+    monkeypatch.setattr("cqbayes.sweep.engines._in_worker", dying.in_worker)
+    sweep = sweep_of({**SMALL, "vary": {"seed": list(range(12))}})
+    outcomes = run_sweep(sweep, tmp_path, engine="processes", jobs=jobs)
+    assert [one.cell.seed for one in outcomes] == list(range(12))
+    states = ["done", "failed", "failed"] + 9 * ["done"]
+    assert [one.state for one in outcomes] == states
+    assert outcomes[1].reason.startswith("its process died (SIGKILL(-9)), for want of memory")
+    assert outcomes[2].reason.startswith("its process died (EXIT(7)), for want of memory")
+    failure = json.loads((tmp_path / f"{outcomes[1].cell.identity()}.failed.json").read_text())
+    assert failure["cell"]["seed"] == 1
+    used = {int(path.read_bytes()) for path in tmp_path.glob("*.parquet")}
+    assert os.getpid() not in used, "nothing that may die runs in the process that drives"
 
 
 @pytest.mark.slow
