@@ -82,6 +82,12 @@ def simulate(
 ) -> Trace:
     """Runs a policy in an environment.
 
+    Whether the load can be carried is not looked at: that takes the population, which may be costly
+    to draw from, and an unstable queue may be wanted.
+    ``check_stable(rate, capacity(population))`` of :mod:`cqbayes.environments.load` says so
+    beforehand, as ``cqbayes simulate`` and sweeps do. A queue that grows past
+    ``MOST_ROOM`` queries ends the run.
+
     Args:
         key: decides all randomness. Give different policies the same key to compare them.
         policy: what serves.

@@ -25,7 +25,7 @@ from cqbayes.choice import ChoiceData, departure_probability, normaliser
 from cqbayes.environments import Environment, Metrics, Population, Query, Survey
 from cqbayes.environments.load import check_rate
 from cqbayes.environments.places import Place, blank_place, draw_with_utility, pack, unpack, width
-from cqbayes.environments.rules import Arrivals, Rules, check_rules
+from cqbayes.environments.rules import Arrivals, Rules, check_arrivals, check_rules
 from cqbayes.environments.synthetic import is_linear
 from cqbayes.errors import InputError
 from cqbayes.policies import Action, Observation
@@ -87,8 +87,9 @@ def retrial_queue(
             trace by :mod:`cqbayes.environments.traffic`. Begun again where a run is longer.
 
     Raises:
-        InputError: for an arrival rate outside [0, 1], a slate larger than the LLMs, values outside
-            [0, 1], or rules that are out of range or contradict each other.
+        InputError: for an arrival rate outside [0, 1], arrivals that are negative or more than
+            their ``most``, a slate larger than the LLMs, values outside [0, 1], or rules that are
+            out of range or contradict each other.
     """
     num_llms = eqx.filter_eval_shape(draw_with_utility, population, jax.random.key(0))[1].shape[-1]
     values = checked_offers(slate_size, values, num_llms)
@@ -96,7 +97,8 @@ def retrial_queue(
     if (arrival_rate is None) == (arrivals is None):
         raise InputError("retrial_queue: expected an arrival rate or a trace of arrivals, not both")
     if arrivals is not None:
-        most, incoming = arrivals.most, arrivals.counts
+        check_arrivals(arrivals)
+        most, incoming = max(arrivals.most, 1), arrivals.counts
     else:
         most, incoming = 1, jnp.asarray(arrival_rate, float)
         if not isinstance(arrival_rate, Tracer):
