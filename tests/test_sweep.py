@@ -433,6 +433,46 @@ def test_one_cell_that_fails_does_not_stop_the_rest(tmp_path, monkeypatch, capsy
     assert list((tmp_path / "out").glob("*.failed.json")) == []
 
 
+def test_loads_that_nobody_can_carry_are_announced_once(tmp_path, capsys):
+    """Before anything runs, and once for all the policies and seeds of an environment."""
+    settings = SMALL["environments"][0]
+    loads = [{**settings, "slack": -0.1, "unstable": True}, {**settings, "unstable": True}]
+    sweep = sweep_of({**FOUR, "environments": loads})
+    outcomes = run_sweep(sweep, tmp_path, engine="serial")
+    assert {one.state for one in outcomes} == {"done"}
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("cqbayes: environment {")
+    assert "'slack': -0.1" in line
+    assert line.endswith("every queue grows without end")
+    run_sweep(sweep, tmp_path, engine="serial")
+    assert capsys.readouterr().err == "", "nothing is run"
+
+
+def test_sweeps_with_traces(tmp_path):
+    path = tmp_path / "trace.parquet"
+    times = np.cumsum(np.random.default_rng(0).lognormal(sigma=1.5, size=3_000))
+    pd.DataFrame({"trace": "mine", "t_s": times}).to_parquet(path)
+    settings = SMALL["environments"][0]
+    trace = {**settings, "trace": str(path), "trace_name": "mine", "slack": 0.2}
+    fields = {**SMALL, "rounds": 400, "environments": [trace, {**settings, "slack": 0.2}]}
+    outcomes = run_sweep(sweep_of(fields), tmp_path / "out", engine="serial")
+    assert [one.reason for one in outcomes] == ["", ""]
+    found = [pq.read_table(path) for path in _shards(tmp_path / "out", outcomes)]
+    jumps = [np.diff(np.stack(table["queue_length"].to_pylist())).max() for table in found]
+    assert jumps[0] > jumps[1], "several arrive in one round"
+    for wrong, message in (
+        ({"trace_name": "other"}, "sweep: .*: expected one of the traces mine, got other"),
+        ({"trace": "absent.parquet"}, "sweep: absent.parquet: expected a readable file"),
+        ({"trace": None}, "sweep: trace: expected the file that holds mine, got only its name"),
+    ):
+        with pytest.raises(InputError, match=message):
+            sweep_of({**fields, "environments": [{**trace, **wrong}]})
+
+
+def _shards(folder, outcomes):
+    return [folder / f"{one.cell.identity()}.parquet" for one in outcomes]
+
+
 def test_a_full_disk_stops_the_sweep_in_one_line(serial, tmp_path, monkeypatch):
     import errno
 
