@@ -39,8 +39,15 @@ lint: env ## ruff: lint and format, without changing anything
 types: env ## pyright
 	$(BIN)/pyright
 
-bench: env ## rounds per second of the simulator; the posterior benchmark needs the extra bench
+bench: $(VENV)/.bench ## both benchmarks, against rivals that it installs
 	$(BIN)/python analyses/benchmarks/simulator.py
+	$(BIN)/python analyses/benchmarks/posterior.py
+
+$(VENV)/.bench: $(VENV)/.installed
+	@echo "installing the rivals of the benchmarks into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	  -e '.[dev,bench]'
+	@touch $@
 
 wheel: env ## source distribution and wheel, in dist/
 	rm -rf dist

@@ -2,11 +2,56 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float
 
 from cqbayes.choice import departure_probability, normaliser
+from cqbayes.errors import InputError
 
 TINY = 1e-30
+
+
+def checked_offers(
+    slate_size: int,
+    values: Float[np.ndarray | Array, " llm"] | None = None,
+    num_llms: int | None = None,
+) -> Float[Array, " llm"] | None:
+    """The values as an array, with them and the slate refused where they make no sense.
+
+    Args:
+        slate_size: most LLMs that answer one query.
+        values: worth of each LLM's answer; None passes.
+        num_llms: how many LLMs there are, where that is known.
+
+    Raises:
+        InputError: for a slate that cannot be filled, or values that are not one in [0, 1] for each
+            LLM.
+
+    Example:
+        >>> checked_offers(2, np.array([0.25, 1.0])).tolist()
+        [0.25, 1.0]
+    """
+    check_slate(slate_size, num_llms)
+    if values is None or isinstance(values, Tracer):
+        return values
+    given = np.asarray(values, float)
+    if given.ndim != 1 or num_llms not in (None, given.size):
+        wanted = "LLM" if num_llms is None else f"of {num_llms} LLMs"
+        raise InputError(f"values: expected one for each {wanted}, got {given.shape}")
+    if not ((given >= 0) & (given <= 1)).all():
+        raise InputError("values: expected numbers in [0, 1] (quality minus price), got others")
+    return jnp.asarray(given, float)
+
+
+def check_slate(slate_size: int, num_llms: int | None = None) -> None:
+    """Refuses slates that cannot be filled."""
+    if num_llms is None and slate_size < 1:
+        raise InputError(f"slate size: expected at least 1, got {slate_size}")
+    if num_llms is not None and not 1 <= slate_size <= num_llms:
+        raise InputError(
+            f"slate size: expected 1 to {num_llms} (the number of LLMs), got {slate_size}"
+        )
 
 
 def value(
@@ -37,6 +82,9 @@ def best_assortment(
         The assortment, and the log-odds of its ``v``, which order queries as ``v`` does and do
         not saturate.
 
+    Raises:
+        InputError: for a slate that cannot be filled, or values that are not one for each LLM.
+
     Example:
         >>> import jax.numpy as jnp
         >>> best_assortment(jnp.array([0.0, 2.0, 1.0]), 2)[0].tolist()
@@ -44,7 +92,12 @@ def best_assortment(
         >>> best_assortment(jnp.array([0.0, 2.0, 1.0]), 2, jnp.array([1.0, 0.1, 0.9]))[0].tolist()
         [True, False, True]
     """
+    check_slate(slate_size, utility.shape[-1])
     if values is not None:
+        if values.shape != utility.shape[-1:]:
+            raise InputError(
+                f"values: expected one for each of {utility.shape[-1]} LLMs, got {values.shape}"
+            )
         offered, reward = best_reward(utility, slate_size, values)
         return offered, jnp.log(reward + TINY) - jnp.log(jnp.maximum(1 - reward, TINY))
     # slate_size passes of argmax: for the few answers that a user is shown this is far cheaper

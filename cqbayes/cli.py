@@ -85,7 +85,7 @@ def simulate(
     ] = ["acqb", "random"],  # noqa: B006  (typer's way to give a default)
     data: Annotated[str, typer.Option(help="synthetic, or a folder of data/.")] = "synthetic",
     posterior: Annotated[
-        str, typer.Option(help="What feeds the Thompson step: online, laplace, hmc or nuts.")
+        str, typer.Option(help="What feeds the Thompson step: online, laplace, hmc, nuts or svi.")
     ] = "online",
     rounds: Annotated[int, typer.Option(min=1)] = 5_000,
     seeds: Annotated[int, typer.Option(min=2, help="Independent repetitions.")] = 32,
@@ -94,6 +94,12 @@ def simulate(
         float | None, typer.Option(help="Arrivals per round; default: capacity minus slack.")
     ] = None,
     slack: Annotated[float, typer.Option(help="Distance from capacity.")] = 0.1,
+    trace: Annotated[
+        Path | None, typer.Option(help="Arrivals like those of a trace: Parquet with times t_s.")
+    ] = None,
+    trace_name: Annotated[
+        str | None, typer.Option(help="Which one, where the file holds several.")
+    ] = None,
     llms: Annotated[int, typer.Option(min=1, help="LLMs of the synthetic truth.")] = 5,
     dim: Annotated[int, typer.Option(min=1, help="Dimensions of a context.")] = 5,
     out: Annotated[Path, typer.Option(help="Folder for results and pictures.")] = Path(
@@ -121,6 +127,8 @@ def simulate(
         out=out,
         seed=seed,
         unstable=unstable,
+        trace=trace,
+        trace_name=trace_name,
     ):
         typer.echo(line)
 

@@ -1,14 +1,19 @@
 """What a policy or an environment is made of, in words that can be compared and kept in a file.
 
 Two processes that build the same thing get the same words: arrays are known by a digest, functions
-by their names and by what they close over. What a function's code says is not looked at.
+by their names and by what they close over. Of a user's own functions, which no version number
+stands for, the code is looked at too, with the constants and functions of its module that it uses.
+What a class of the user's own does is not.
 """
 
 import dataclasses
 import functools
 import hashlib
 import inspect
+import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import CodeType, FunctionType
 from typing import Any
 
 import jax
@@ -17,6 +22,7 @@ import numpy as np
 MOST_DIFFERENCES = 3
 MOST_SHOWN = 60  # characters of a value
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), np.generic, np.dtype)
+_CONSTANT = (*_PLAIN, jax.Array, np.ndarray, list, tuple, Mapping, set, frozenset)
 
 
 def fingerprint(name: str, thing: Any) -> dict[str, str]:
@@ -101,7 +107,7 @@ def _parts(thing: Any) -> list[tuple[str, Any]]:
     if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
         return [(field.name, getattr(thing, field.name)) for field in dataclasses.fields(thing)]
     if inspect.ismethod(thing):
-        return [("self", thing.__self__)]
+        return [("self", thing.__self__), *_captured(thing.__func__)]
     if callable(thing):
         return _captured(thing)
     leaves, _ = jax.tree_util.tree_flatten_with_path(thing)
@@ -118,11 +124,68 @@ def _arguments(thing: functools.partial) -> list[tuple[str, Any]]:
 
 
 def _captured(function: Any) -> list[tuple[str, Any]]:
-    """What a function closes over, and its defaults."""
+    """What a function holds, and if it is the user's own, what it says."""
     function = inspect.unwrap(function) if callable(function) else function
     if not inspect.isfunction(function):
         return []
+    return [*_held(function), *_said(function)]
+
+
+def _held(function: FunctionType) -> list[tuple[str, Any]]:
+    """What a function closes over, and its defaults."""
     named = inspect.getclosurevars(function).nonlocals
     defaults = function.__defaults__ or ()
     listed = [(f"default {place}", value) for place, value in enumerate(defaults)]
     return [*sorted(named.items()), *listed, *sorted((function.__kwdefaults__ or {}).items())]
+
+
+def _said(function: FunctionType) -> list[tuple[str, Any]]:
+    """A digest of a user's code, with the functions it calls, and the globals that they use."""
+    codes: dict[str, str] = {}
+    constants: dict[str, Any] = {}
+    todo = [function]
+    while todo:
+        one = todo.pop()
+        name = f"{one.__module__}.{one.__qualname__}"
+        if name in codes or not _is_own(one):
+            continue
+        codes[name] = _words(one.__code__, one.__doc__)
+        for used in sorted(_names(one.__code__) & one.__globals__.keys()):
+            value = one.__globals__[used]
+            helper = inspect.unwrap(value) if callable(value) else None
+            if inspect.isfunction(helper):
+                todo.append(helper)
+                constants |= {f"{used}.{held}": inside for held, inside in _held(helper)}
+            elif isinstance(value, _CONSTANT):
+                constants[used] = value
+    if not codes:
+        return []
+    digest = hashlib.sha256(repr(sorted(codes.items())).encode()).hexdigest()
+    return [("code", digest[:16]), *sorted(constants.items())]
+
+
+def _is_own(function: FunctionType) -> bool:
+    """Whether no version of a package says what a function does."""
+    package = (function.__module__ or "").partition(".")[0]
+    installed = {"site-packages", "dist-packages"} & {*Path(function.__code__.co_filename).parts}
+    return package != "cqbayes" and package not in sys.stdlib_module_names and not installed
+
+
+def _words(code: CodeType, doc: str | None = None) -> str:
+    """What code does, but for where it stands and what its docstring says."""
+    consts = code.co_consts[1:] if doc is not None else code.co_consts
+    return repr((code.co_code, [_constant(inside) for inside in consts], code.co_names))
+
+
+def _constant(value: Any) -> str:
+    if isinstance(value, CodeType):
+        return _words(value)
+    if isinstance(value, frozenset):  # whose order changes from one process to the next
+        return repr(sorted(map(repr, value)))
+    return repr(value)
+
+
+def _names(code: CodeType) -> set[str]:
+    """Names that code and the functions in it look up."""
+    inside = (_names(const) for const in code.co_consts if isinstance(const, CodeType))
+    return {*code.co_names}.union(*inside)

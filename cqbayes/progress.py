@@ -1,12 +1,21 @@
 """A progress bar for anything that may take more than two seconds."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
 @contextmanager
-def bar(description: str, total: float, show: bool = True) -> Iterator[Callable[[float], None]]:
-    """Shows a bar on standard error; yields a function that advances it.
+def bar(
+    description: str, total: float, show: bool = True, done: int = 0
+) -> Iterator[Callable[[float], None]]:
+    """Shows a bar on standard error, with the time to go; yields a function that advances it.
+
+    Args:
+        description: what the bar says.
+        total: steps in all.
+        show: whether there is a bar.
+        done: steps of an earlier call, which say nothing about the speed of this one.
 
     Example:
         >>> with bar("rounds", total=2, show=False) as advance:
@@ -32,6 +41,9 @@ def bar(description: str, total: float, show: bool = True) -> Iterator[Callable[
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(description, total=total)
+    # Over all that was done so far: steps may be longer than any shorter while.
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, speed_estimate_period=math.inf) as progress:
+        task = progress.add_task(description, total=total, completed=done)
+        progress.advance(task, 0)  # the speed is measured from here, not from the first step's end
         yield lambda amount: progress.advance(task, amount)

@@ -33,6 +33,20 @@ _UNITS = {
     "queue_length": ("waiting queries at the start of the round", "queries"),
     "queue_length_regret": ("queue length above the oracle's", "queries"),
 }
+_PERFORMANCE_UNITS = {
+    "wait_mean": ("mean wait of the queries that departed", "rounds"),
+    "wait_p95": ("95th percentile of the waits of the queries that departed", "rounds"),
+    "wait_p99": ("99th percentile of the waits of the queries that departed", "rounds"),
+    "wait_max": ("longest wait of a query that departed", "rounds"),
+    "attempts": ("services per query that departed", "services"),
+    "oldest_max": ("age of the oldest waiting query at its worst", "rounds"),
+    "queue_length_mean": ("mean queue length at the start of a round", "queries"),
+    "queue_length_tail": ("mean queue length over the last tenth of the rounds", "queries"),
+    "services": ("queries served", "services"),
+    "departures": ("queries that departed", "departures"),
+    "cost_per_departure": ("cost of the answers per departure", "dollars per departure"),
+    "utilisation": ("share of the rounds in which the LLM answered", "1"),
+}
 
 
 def regrets(
@@ -51,8 +65,8 @@ def regrets(
     Returns:
         ``routing_regret``, ``matching_regret``, ``misspecification``, ``learning_cost``
         (cumulative), ``queue_length`` and ``queue_length_regret`` with dimensions ``policy``,
-        ``seed``, ``round``. Without a best linear parameter (``Population.linear``) the truth
-        counts as linear: nothing is misspecification.
+        ``seed``, ``round``. Misspecification and learning cost are NaN where the truth is not
+        known to be linear and no best linear parameter was fitted (``Population.linear``).
 
     Raises:
         InputError: if the oracle is missing, or the traces saw different arrivals.
@@ -111,29 +125,38 @@ def performance(traces: Mapping[str, Trace]) -> xr.Dataset:
     Returns:
         Dimensions ``policy``, ``seed`` (and ``llm`` for utilisation): waits in rounds of the
         queries that departed (mean, p95, p99, max), attempts per departed query, the age of the
-        oldest waiting query at its worst, mean and final queue length, services, cost in dollars
-        per departure, and the share of rounds in which each LLM answered.
+        oldest waiting query at its worst, queue length at the start of a round (mean over all
+        rounds, and over the last tenth), services, departures, cost in dollars per departure, and
+        the share of rounds in which each LLM answered, however often in one of them.
     """
-    rows = {name: _performance(trace.metrics) for name, trace in traces.items()}
-    variables = next(iter(rows.values()))
+    rows = {name: _performance(trace.metrics, trace.services) for name, trace in traces.items()}
+    first = next(iter(rows.values()))
+    num_seeds, num_llms = first["utilisation"].shape
     return xr.Dataset(
         {
-            variable: (
-                ("policy", "seed", "llm")[: 1 + variables[variable].ndim],
+            variable: xr.DataArray(
                 np.stack([rows[policy][variable] for policy in traces]),
+                dims=("policy", "seed", "llm")[: 1 + first[variable].ndim],
+                attrs={"long_name": long_name, "units": units},
             )
-            for variable in variables
+            for variable, (long_name, units) in _PERFORMANCE_UNITS.items()
         },
-        coords={"policy": list(traces)},
+        coords={
+            "policy": list(traces),
+            "seed": np.arange(num_seeds),
+            "llm": np.arange(num_llms),
+        },
     )
 
 
-def _performance(metrics: Metrics) -> dict[str, Any]:
+def _performance(metrics: Metrics, services: int) -> dict[str, Any]:
     waits = [wait[gone] for wait, gone in zip(metrics.wait, metrics.departed, strict=True)]
     departures = metrics.departed.sum(axis=1)
     # Undefined, not zero, in a seed in which nothing departed.
     per_departure = np.where(departures > 0, 1 / np.maximum(departures, 1), np.nan)
-    tail = max(1, metrics.queue_length.shape[1] // 10)
+    starts = np.arange(0, metrics.queue_length.shape[1], services)
+    queue_length = metrics.queue_length[:, starts]
+    tail = max(1, starts.size // 10)
 
     def over_waits(statistic) -> np.ndarray:
         return np.array([statistic(wait) if wait.size else np.nan for wait in waits])
@@ -145,12 +168,12 @@ def _performance(metrics: Metrics) -> dict[str, Any]:
         "wait_max": over_waits(np.max),
         "attempts": metrics.attempts.sum(axis=1) * per_departure,
         "oldest_max": metrics.oldest.max(axis=1),
-        "queue_length_mean": metrics.queue_length.mean(axis=1),
-        "queue_length_tail": metrics.queue_length[:, -tail:].mean(axis=1),
+        "queue_length_mean": queue_length.mean(axis=1),
+        "queue_length_tail": queue_length[:, -tail:].mean(axis=1),
         "services": metrics.served.sum(axis=1),
-        "departures": metrics.departed.sum(axis=1),
+        "departures": departures,
         "cost_per_departure": metrics.cost.sum(axis=1, dtype=np.float64) * per_departure,
-        "utilisation": metrics.offered.mean(axis=1),
+        "utilisation": np.logical_or.reduceat(metrics.offered, starts, axis=1).mean(axis=1),
     }
 
 
@@ -241,6 +264,24 @@ def slope_of_logs(
 
     value = slope(total / num_seeds)
     without = np.array([slope((total - seed) / (num_seeds - 1)) for seed in values])
-    error = np.sqrt((num_seeds - 1) / num_seeds * np.sum((without - without.mean()) ** 2))
-    reach = float(stats.t.ppf(0.975, num_seeds - 1) * error)
+    reach = float(stats.t.ppf(0.975, num_seeds - 1) * jackknife_error(without))
     return Exponent(value, value - reach, value + reach)
+
+
+def jackknife_error(without: Float[np.ndarray, "seed *rest"]) -> Float[np.ndarray, "*rest"]:
+    """Standard error of a statistic whose values without each of the seeds are given.
+
+    ::
+
+        sqrt((n - 1) / n sum_i (s_i - mean s)^2)
+
+    Source: Efron and Stein, The jackknife estimate of variance, 1981.
+
+    Example:
+        >>> values = np.array([1.0, 2.0, 4.0])
+        >>> bool(np.isclose(jackknife_error((7 - values) / 2), values.std(ddof=1) / np.sqrt(3)))
+        True
+    """
+    num_seeds = len(without)
+    squares = np.sum((without - without.mean(axis=0)) ** 2, axis=0)
+    return np.sqrt((num_seeds - 1) / num_seeds * squares)

@@ -82,6 +82,12 @@ def simulate(
 ) -> Trace:
     """Runs a policy in an environment.
 
+    Whether the load can be carried is not looked at: that takes the population, which may be costly
+    to draw from, and an unstable queue may be wanted.
+    ``check_stable(rate, capacity(population))`` of :mod:`cqbayes.environments.load` says so
+    beforehand, as ``cqbayes simulate`` and sweeps do. A queue that grows past
+    ``MOST_ROOM`` queries ends the run.
+
     Args:
         key: decides all randomness. Give different policies the same key to compare them.
         policy: what serves.
@@ -152,8 +158,9 @@ def simulate(
         run = saved.restored(shapes)
     else:
         run = _begin(policy, env, begin_keys, room, axes)
-    with bar(name, total=rounds + sum(refit_after), show=progress) as advance:
-        advance(done)
+    before = done + sum(after for after in refit_after if after < done)
+    total = rounds + sum(refit_after)
+    with bar(name, total=total, show=progress, done=before) as advance:
         while done < rounds:
             if done in refit_after:
                 history = _join([rows for _, rows in pieces])

@@ -5,22 +5,25 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from cqbayes import belief
+from cqbayes.assortment import check_slate
 from cqbayes.catalogue import load_engine, load_model, load_policy, load_scores, names
 from cqbayes.environments import Population
 from cqbayes.environments.best_linear import with_best_linear
 from cqbayes.environments.load import capacity, check_rate, check_stable
-from cqbayes.environments.queue import check_slate, retrial_queue
-from cqbayes.environments.rules import rules_of
+from cqbayes.environments.queue import retrial_queue
+from cqbayes.environments.rules import Arrivals, rules_of
 from cqbayes.environments.scores import from_scores
 from cqbayes.environments.synthetic import synthetic
+from cqbayes.environments.traffic import block_bootstrap, read_trace, replay
 from cqbayes.errors import InputError
 from cqbayes.files import replacing, writable_folder, write_netcdf
 from cqbayes.policies import Setup
@@ -28,6 +31,28 @@ from cqbayes.policies.refit import doubling
 from cqbayes.preference import Sizes
 from cqbayes.provenance import provenance
 from cqbayes.study import World, run_policies, table, thinned
+
+TRAFFIC = 1 << 31  # sets the key of arrivals apart from those of truths
+
+
+class Traffic(NamedTuple):
+    """A trace's times in seconds, and for how many rounds arrivals are made of it."""
+
+    times: Float[np.ndarray, " request"]
+    rounds: int
+
+
+def traffic_of(trace: str | Path | None, name: str | None, rounds: int) -> Traffic | None:
+    """The trace of a file, or None where there is none.
+
+    Raises:
+        InputError: as :func:`cqbayes.environments.traffic.read_trace`; for a name without a file.
+    """
+    if trace is None:
+        if name is not None:
+            raise InputError(f"trace: expected the file that holds {name}, got only its name")
+        return None
+    return Traffic(read_trace(Path(trace), name), rounds)
 
 
 def run(
@@ -45,6 +70,8 @@ def run(
     out: Path,
     seed: int,
     unstable: bool = False,
+    trace: Path | None = None,
+    trace_name: str | None = None,
 ) -> list[str]:
     """Runs the policies and the oracle, writes results and pictures, returns lines to print.
 
@@ -54,8 +81,17 @@ def run(
     # Before the work: a folder that cannot be written to should not cost the user the run.
     truth_key, queue_key = jax.random.split(jax.random.key(seed))
     settings = {"num_llms": num_llms, "dim": dim} if data == "synthetic" else {"dim": dim}
+    traffic = traffic_of(trace, trace_name, rounds)
     world, sizes, rate = world_by_name(
-        truth_key, data, num_seeds, slate_size, arrival_rate, slack, settings, unstable=unstable
+        truth_key,
+        data,
+        num_seeds,
+        slate_size,
+        arrival_rate,
+        slack,
+        settings,
+        unstable=unstable,
+        traffic=traffic,
     )
     if world.warning:
         print(f"cqbayes: {world.warning}", file=sys.stderr)
@@ -83,6 +119,7 @@ def run(
             seed=seed,
             slate_size=slate_size,
             arrival_rate=rate,
+            **({} if trace is None else {"trace": str(trace), "trace_name": trace_name or ""}),
             dim=sizes.dim,
             llms=sizes.num_llms,
         )
@@ -106,6 +143,7 @@ def world_by_name(
     queue: Mapping[str, Any] = MappingProxyType({}),
     *,
     unstable: bool = False,
+    traffic: Traffic | None = None,
 ) -> tuple[World, Sizes, float]:
     """A world, its sizes and its mean arrival rate.
 
@@ -119,6 +157,7 @@ def world_by_name(
         queue: further keywords of :func:`cqbayes.environments.queue.retrial_queue`; ``rules`` may
             be a table, ``values`` a list.
         unstable: whether a load is allowed that no policy can carry.
+        traffic: a trace, brought to the arrival rate and resampled for every seed.
 
     Raises:
         InputError: for anything unknown or out of range, and for a load that is not allowed.
@@ -143,12 +182,32 @@ def world_by_name(
         check_slate(slate_size, sizes.num_llms)
         limit = capacity(population, slate_size, services=services)
     rate = limit - slack if arrival_rate is None else jnp.full_like(limit, arrival_rate)
-    check_rate(np.asarray(rate))
+    arrivals, offered = None, np.asarray(rate)
+    if traffic is None:
+        check_rate(offered)
+    else:
+        rates = np.broadcast_to(offered, num_seeds)
+        arrivals, offered = _resampled(jax.random.fold_in(key, TRAFFIC), traffic, rates)
     # Who may lose patience leaves: no load is too much then.
     patient = "rules" not in queue or queue["rules"].patience is None
-    warning = check_stable(rate, limit, unstable) if patient else None
-    world = World(population, rate, data == "synthetic", queue, warning)
+    warning = check_stable(offered, limit, unstable) if patient else None
+    world = World(population, rate, data == "synthetic", queue, warning, arrivals)
     return world, sizes, float(jnp.mean(rate))
+
+
+def _resampled(
+    key: jax.Array, traffic: Traffic, rates: Float[np.ndarray, " seed"]
+) -> tuple[Arrivals, Float[np.ndarray, " seed"]]:
+    """Arrivals ``[seed, round]`` at these rates, and what they come to in the long run."""
+    replayed = [replay(traffic.times, float(rate)) for rate in rates]
+    keys = jax.random.split(key, len(replayed))
+    drawn = [
+        block_bootstrap(key, arrivals, traffic.rounds, 1).counts
+        for key, arrivals in zip(keys, replayed, strict=True)
+    ]
+    most = max(arrivals.most for arrivals in replayed)
+    in_the_long_run = np.array([arrivals.rate for arrivals in replayed])
+    return Arrivals(jnp.concatenate(drawn), most), in_the_long_run
 
 
 def _queue(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,8 +10,9 @@ import xarray as xr
 from jaxtyping import Array
 
 from cqbayes.catalogue import load_policy, needs_truth
-from cqbayes.environments import Population
+from cqbayes.environments import Environment, Population
 from cqbayes.environments.queue import retrial_queue
+from cqbayes.environments.rules import Arrivals
 from cqbayes.policies import Setup
 from cqbayes.regret import over_seeds, performance, regrets
 from cqbayes.simulate import Trace, simulate
@@ -20,8 +21,9 @@ from cqbayes.simulate import Trace, simulate
 class World(NamedTuple):
     """A population and its load; with ``per_seed``, arrays have a leading seed axis.
 
-    ``queue`` are further keywords of :func:`cqbayes.environments.queue.retrial_queue`, ``warning``
-    what is to be said of the load, if anything.
+    ``arrivals`` are those of a trace, of every seed its own, instead of the rate. ``queue`` are
+    further keywords of :func:`cqbayes.environments.queue.retrial_queue`, ``warning`` what is to be
+    said of the load, if anything.
     """
 
     population: Population
@@ -29,6 +31,7 @@ class World(NamedTuple):
     per_seed: bool = False
     queue: Mapping[str, Any] = MappingProxyType({})
     warning: str | None = None
+    arrivals: Arrivals | None = None
 
 
 class Results(NamedTuple):
@@ -61,12 +64,7 @@ def run_policies(
     """
     slate_size = next(iter(setups.values()))[1].slate_size
     axis = eqx.if_array(0) if world.per_seed else None
-    env = _map(
-        lambda population, rate: retrial_queue(population, rate, slate_size, **world.queue),
-        axis,
-        world.population,
-        world.arrival_rate,
-    )
+    env = _queue(world, slate_size)
     traces: dict[str, Trace] = {}
     for label, (name, setup) in setups.items():
         per_seed = world.per_seed and needs_truth(name)
@@ -86,7 +84,7 @@ def run_policies(
             num_seeds=num_seeds,
             refit_after=refit_after,
             policy_per_seed=per_seed,
-            env_per_seed=world.per_seed,
+            env_per_seed=world.per_seed or world.arrivals is not None,
             progress=progress,
             name=label,
         )
@@ -96,6 +94,25 @@ def run_policies(
         if hasattr(trace.policy_state, "failures")
     }
     return Results(regrets(traces), performance(traces), failures)
+
+
+def _queue(world: World, slate_size: int) -> Environment:
+    """Where the queries wait, with a leading seed axis where something differs among seeds."""
+    axis = eqx.if_array(0) if world.per_seed else None
+    if world.arrivals is None:
+        return _map(
+            lambda population, rate: retrial_queue(population, rate, slate_size, **world.queue),
+            axis,
+            world.population,
+            world.arrival_rate,
+        )
+    counts, most = world.arrivals
+
+    def one(population: Population, counts: Array) -> Environment:
+        arrivals = Arrivals(counts, most)
+        return retrial_queue(population, None, slate_size, arrivals=arrivals, **world.queue)
+
+    return eqx.filter_vmap(one, in_axes=(axis, 0))(world.population, counts)
 
 
 def _map(function: Callable, axis: object, *args: object):
@@ -124,8 +141,8 @@ def table(results: Results) -> pd.DataFrame:
     }
     if not (results.performance["cost_per_departure"] > 0).any():
         del measures["$ per 1,000"]  # nothing is known of costs
-    if not last["misspecification"].any():
-        # The truth is linear: all routing regret is the cost of learning.
+    if not last["misspecification"].fillna(0).any():
+        # The truth is linear, and all routing regret the cost of learning; or nobody knows.
         del measures["of a linear oracle"], measures["by learning"]
     policies = [str(name) for name in results.curves["policy"].values]
     return pd.DataFrame(

@@ -14,13 +14,14 @@ Source: the policy-switching argument of Bae, Kang and Lee, arXiv 2601.19300, as
 
 import numpy as np
 import xarray as xr
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Float, PRNGKeyArray, Real
 
 from cqbayes.environments import Environment
 from cqbayes.errors import InputError
 from cqbayes.policies import Policy
 from cqbayes.policies.switch import switch
 from cqbayes.progress import bar
+from cqbayes.regret import jackknife_error
 from cqbayes.simulate import simulate
 
 MOST_ROUNDS = 2_000
@@ -46,8 +47,10 @@ def switching(
 
     Returns:
         ``contribution`` with dimensions ``seed`` and ``round`` (1 to ``rounds - 1``), whose sum
-        over rounds is each seed's queue-length regret in the last round; the mean ``mismatch`` and
-        the ``effect``, the ratio of the two means, with dimension ``round``.
+        over rounds is each seed's queue-length regret in the last round; with dimension ``round``
+        the mean ``mismatch``, the ``effect``, the ratio of the two means, and ``effect_error``, its
+        standard error by the jackknife over seeds. NaN where nothing was lost, and errors where
+        that is so without one of the seeds.
 
     Raises:
         InputError: for fewer than 2 or more than 2,000 rounds, or several services a round.
@@ -57,24 +60,42 @@ def switching(
             f"switching: expected 2 to {MOST_ROUNDS} rounds of one service, got {rounds} rounds of "
             f"{env.services}: it takes as many runs as rounds"
         )
-    lengths, mismatch = [], np.zeros(rounds - 1)
+    lengths, lost = [], np.zeros((num_seeds, rounds - 1))
     with bar("switching", total=rounds, show=progress) as advance:
         for after in range(rounds):
             mixed = switch(policy, oracle, after)
             metrics = simulate(key, mixed, env, rounds, num_seeds=num_seeds, room=room).metrics
             lengths.append(metrics.queue_length[:, -1])
             if after == rounds - 1:
-                mismatch = (metrics.best_waiting - metrics.value)[:, :-1].mean(axis=0)
+                lost = np.asarray(metrics.best_waiting - metrics.value, np.float64)[:, :-1]
             advance(1)
     contribution = np.diff(np.stack(lengths, axis=1), axis=1)
-    effect = np.divide(
-        contribution.mean(axis=0), mismatch, out=np.full(rounds - 1, np.nan), where=mismatch > 0
-    )
+    effect = _ratio(contribution.sum(axis=0), lost.sum(axis=0))
     return xr.Dataset(
         {
             "contribution": (("seed", "round"), contribution, {"units": "queries"}),
-            "mismatch": ("round", mismatch, {"units": "departures"}),
+            "mismatch": ("round", lost.mean(axis=0), {"units": "departures"}),
             "effect": ("round", effect, {"units": "queries per departure"}),
+            "effect_error": (
+                "round",
+                _error(contribution, lost),
+                {"units": "queries per departure"},
+            ),
         },
         coords={"seed": np.arange(num_seeds), "round": np.arange(1, rounds)},
     )
+
+
+def _ratio(
+    above: Real[np.ndarray, "*rest"], below: Float[np.ndarray, "*rest"]
+) -> Float[np.ndarray, "*rest"]:
+    """NaN where nothing was lost."""
+    return np.divide(above, below, out=np.full(below.shape, np.nan), where=below > 0)
+
+
+def _error(
+    contribution: Real[np.ndarray, "seed round"], lost: Float[np.ndarray, "seed round"]
+) -> Float[np.ndarray, " round"]:
+    """Standard error of the ratio of their means, NaN for a single seed."""
+    above, below = (x.sum(axis=0) - x for x in (contribution, lost))
+    return jackknife_error(_ratio(above, below))

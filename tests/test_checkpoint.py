@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import equinox as eqx
 import jax
@@ -20,7 +21,9 @@ from cqbayes.environments.queue import retrial_queue
 from cqbayes.environments.synthetic import synthetic
 from cqbayes.errors import InputError
 from cqbayes.fingerprint import differences, fingerprint
+from cqbayes.policies.explore import explore
 from cqbayes.policies.oracle import oracle
+from cqbayes.policies.random import random as random_policy
 from cqbayes.simulate import simulate
 
 
@@ -224,3 +227,91 @@ def test_fingerprints_see_into_closures_defaults_and_arrays():
     assert "f.array was" in differences(base, fingerprint("f", make(1, 2, array + 1)))
     assert fingerprint("k", jax.random.key(1)) != fingerprint("k", jax.random.key(2))
     assert differences(dict.fromkeys("abcde", 1), {}).endswith("; and 2 more")
+
+
+def _module(text, monkeypatch):
+    """A user's module, as if it were imported anew after an edit."""
+    module = types.ModuleType("mine")
+    exec(compile(text, "mine.py", "exec"), module.__dict__)
+    monkeypatch.setitem(sys.modules, "mine", module)
+    return module
+
+
+MINE = """
+import numpy as np
+SCALE = 0.5
+TABLE = {"power": np.array([0.5, 0.25])}
+
+def helper(t, shift=1):
+    "Anything."
+    return t + shift
+
+def schedule(t):
+    "One thing."
+    return [SCALE / helper(s) ** TABLE["power"][0] for s in [t]][0]
+
+make = lambda: lambda t: 0.5 / t**0.5
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "named"),
+    [
+        ("SCALE = 0.5", "SCALE = 0.9", "f.SCALE was 0.5, is 0.9"),
+        ("[0.5, 0.25]", "[0.4, 0.25]", "f.TABLE.power was float64[2] "),
+        ("** TABLE", "* TABLE", "f.code was "),
+        ("SCALE / helper", "SCALE + helper", "f.code was "),
+        ("t + shift", "t - shift", "f.code was "),
+        ("shift=1", "shift=2", "f.helper.default 0 was 1, is 2"),
+    ],
+)
+def test_fingerprints_know_what_a_users_function_says(before, after, named, monkeypatch):
+    base = fingerprint("f", _module(MINE, monkeypatch).schedule)
+    changed = _module(MINE.replace(before, after, 1), monkeypatch).schedule
+    assert differences(base, fingerprint("f", changed)).startswith(named)
+
+
+def test_fingerprints_of_lambdas_differ_as_they_do(monkeypatch):
+    base = fingerprint("f", _module(MINE, monkeypatch).make())
+    other = MINE.replace("0.5 / t**0.5", "0.9 / t**0.25")
+    assert differences(base, fingerprint("f", _module(other, monkeypatch).make()))
+    assert base["f"] == "mine.<lambda>.<locals>.<lambda>"
+
+
+def test_fingerprints_do_not_see_where_code_stands_or_what_it_says_about_itself(monkeypatch):
+    base = fingerprint("f", _module(MINE, monkeypatch).schedule)
+    edited = "# Moved.\n\n" + MINE.replace("Anything", "Another").replace("One thing", "Two")
+    assert fingerprint("f", _module(edited, monkeypatch).schedule) == base
+    assert not any(name.endswith(".code") for name in fingerprint("p", policy_of("laplace", 0.5)))
+
+
+def test_fingerprints_of_code_are_the_same_in_every_process():
+    code = (
+        "from cqbayes.fingerprint import fingerprint\n"
+        "print(fingerprint('f', lambda t: t in {'a', 'b', 'c', 'd', 'e'})['f.code'])"
+    )
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(said) == 1
+
+
+def test_a_changed_schedule_is_refused(tmp_path):
+    settings = {"checkpoint": Checkpoint(tmp_path, every=5)}
+    env = retrial_queue(synthetic(jax.random.key(0), 3, 2), 0.4)
+
+    def start(schedule, rounds):
+        policy = explore(random_policy(3), schedule, 3, 1)
+        return simulate(jax.random.key(1), policy, env, rounds, **settings)
+
+    start(lambda t: 0.5 / t**0.5, 10)
+    start(lambda t: 0.5 / t**0.5, 12)
+    with pytest.raises(InputError, match=r"policy.select.schedule.code was"):
+        start(lambda t: 0.9 / t**0.25, 15)

@@ -107,6 +107,17 @@ def test_simulate_on_real_scores(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+def test_simulate_with_a_trace(tmp_path):
+    times = np.cumsum(np.random.default_rng(0).exponential(size=2_000))
+    pq.write_table(pa.table({"trace": ["mine"] * 2_000, "t_s": times}), tmp_path / "t.parquet")
+    trace = ["--trace", tmp_path / "t.parquet", "--trace-name", "mine"]
+    sizes = ["--policy", "random", "--rounds", 60, "--seeds", 2, "--out", tmp_path / "run"]
+    done = _run("simulate", *trace, *sizes)
+    assert done.returncode == 0, done.stderr
+    curves = xr.open_dataset(tmp_path / "run" / "curves.nc", engine="h5netcdf")
+    assert curves.attrs["trace_name"] == "mine"
+
+
 def test_log_round_trip(log, choices):
     data, llms = read_choices(log)
     assert llms == ["a", "b", "c", "d"]
@@ -139,6 +150,8 @@ def test_log_round_trip(log, choices):
         (["simulate", "--slack", "0.9"], r"arrival rate: expected .*\[0, 1\], got -0"),
         (["simulate", "--slate-size", "6"], "slate size: expected 1 to 5 .*, got 6"),
         (["simulate", "--slate-size", "0"], "slate size: expected 1 to 5 .*, got 0"),
+        (["simulate", "--trace", "FILE"], "FILE: expected a Parquet file, got something else"),
+        (["simulate", "--trace-name", "a"], "trace: expected the file that holds a, got only its"),
         (["simulate", "--out", "FILE/x"], "FILE/x: expected a folder that can be written to"),
         (["demo", "--out", "FILE/x"], "FILE/x: expected a folder that can be written to"),
         (["simulate", "--data", "paretobandit3", "--dim", "99"], "1 to 64 context dimensions"),

@@ -1,9 +1,11 @@
 """Regret and its summaries, on traces whose answers are known."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cqbayes.environments.best_linear import with_best_linear
 from cqbayes.environments.queue import retrial_queue
 from cqbayes.environments.rules import Rules
 from cqbayes.environments.synthetic import synthetic
@@ -12,6 +14,10 @@ from cqbayes.policies.oracle import oracle
 from cqbayes.policies.random import random
 from cqbayes.regret import decay_exponent, growth_exponent, over_seeds, performance, regrets
 from cqbayes.simulate import simulate
+from cqbayes.study import Results, table
+
+LINEAR = synthetic(jax.random.key(1))
+CURVED = LINEAR._replace(utility=lambda query: 2 * jnp.sin(4 * LINEAR.utility(query)))
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +75,24 @@ def test_routing_regret_is_misspecification_and_learning_cost(traces):
     np.testing.assert_allclose(
         curves["misspecification"] + curves["learning_cost"], curves["routing_regret"], atol=1e-3
     )
-    assert (curves["misspecification"] == 0).all(), "nobody asked for the best linear parameter"
+    assert (curves["misspecification"] == 0).all(), "the truth is linear"
+
+
+def test_misspecification_is_unknown_where_nobody_has_fitted_the_best_linear_parameter():
+    """Not zero, which would say that the truth is linear."""
+    known = with_best_linear(CURVED)
+    results = {}
+    for name, population in (("unknown", CURVED), ("known", known)):
+        env = retrial_queue(population, 0.3)
+        trace = simulate(jax.random.key(2), oracle(population), env, 60, num_seeds=2)
+        curves = regrets({"oracle": trace})
+        assert not np.isnan(curves["routing_regret"]).any()
+        results[name] = Results(curves, performance({"oracle": trace}), {})
+    for name in ("misspecification", "learning_cost"):
+        assert np.isnan(results["unknown"].curves[name]).all()
+        assert not np.isnan(results["known"].curves[name]).any()
+    assert "by learning" in table(results["known"])
+    assert not {"by learning", "of a linear oracle"} & {*table(results["unknown"])}
 
 
 def test_the_oracle_regrets_nothing_and_nobody_less(traces):
@@ -99,6 +122,24 @@ def test_performance_counts(traces):
     assert float(chosen["departures"]) == metrics.departed[0].sum()
     # One LLM answers in each round that serves.
     assert float(chosen["utilisation"].sum()) == pytest.approx(metrics.served[0].mean())
+    assert rows["seed"].values.tolist() == list(range(5))
+    assert rows["llm"].values.tolist() == list(range(5))
+    for values in rows.data_vars.values():
+        assert values.attrs.keys() == {"long_name", "units"}
+
+
+def test_performance_is_of_rounds_however_many_services_they_have():
+    population = synthetic(jax.random.key(1), num_llms=2)
+    env = retrial_queue(population, 0.9, rules=Rules(services=3))
+    trace = simulate(jax.random.key(2), oracle(population), env, 1_200, num_seeds=2)
+    rows = performance({"oracle": trace}).sel(policy="oracle")
+    starts = trace.metrics.queue_length.reshape(2, 400, 3)[:, :, 0]
+    np.testing.assert_allclose(rows["queue_length_mean"], starts.mean(axis=1))
+    np.testing.assert_allclose(rows["queue_length_tail"], starts[:, -40:].mean(axis=1))
+    answered = trace.metrics.offered.reshape(2, 400, 3, 2).any(axis=2)
+    np.testing.assert_allclose(rows["utilisation"], answered.mean(axis=1))
+    # Two services of one LLM in one round are one round in which it answered.
+    assert (answered.sum(axis=(1, 2)) < trace.metrics.served.sum(axis=1)).all()
 
 
 @pytest.mark.parametrize("power", [0.25, 0.5, 1.0])

@@ -10,6 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import dying
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
@@ -288,6 +289,23 @@ def test_processes_leave_the_same_bytes(serial, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_process_that_dies_is_a_failed_cell_and_the_rest_go_on(jobs, tmp_path, monkeypatch):
+    monkeypatch.setattr("cqbayes.sweep.engines._in_worker", dying.in_worker)
+    sweep = sweep_of({**SMALL, "vary": {"seed": list(range(12))}})
+    outcomes = run_sweep(sweep, tmp_path, engine="processes", jobs=jobs)
+    assert [one.cell.seed for one in outcomes] == list(range(12))
+    states = ["done", "failed", "failed"] + 9 * ["done"]
+    assert [one.state for one in outcomes] == states
+    assert outcomes[1].reason.startswith("its process died (SIGKILL(-9)), for want of memory")
+    assert outcomes[2].reason.startswith("its process died (EXIT(7)), for want of memory")
+    failure = json.loads((tmp_path / f"{outcomes[1].cell.identity()}.failed.json").read_text())
+    assert failure["cell"]["seed"] == 1
+    used = {int(path.read_bytes()) for path in tmp_path.glob("*.parquet")}
+    assert os.getpid() not in used, "nothing that may die runs in the process that drives"
+
+
+@pytest.mark.slow
 def test_ray_leaves_the_same_bytes_and_no_processes(serial, tmp_path):
     """In a process of its own, since Ray has warnings and threads of its own."""
     pytest.importorskip("ray", reason="Ray is not installed")
@@ -413,6 +431,46 @@ def test_one_cell_that_fails_does_not_stop_the_rest(tmp_path, monkeypatch, capsy
     monkeypatch.setattr("cqbayes.sweep.cell.run_cell", lambda cell: b"better now")
     run_sweep(sweep_of(fields), tmp_path / "out", engine="serial")
     assert list((tmp_path / "out").glob("*.failed.json")) == []
+
+
+def test_loads_that_nobody_can_carry_are_announced_once(tmp_path, capsys):
+    """Before anything runs, and once for all the policies and seeds of an environment."""
+    settings = SMALL["environments"][0]
+    loads = [{**settings, "slack": -0.1, "unstable": True}, {**settings, "unstable": True}]
+    sweep = sweep_of({**FOUR, "environments": loads})
+    outcomes = run_sweep(sweep, tmp_path, engine="serial")
+    assert {one.state for one in outcomes} == {"done"}
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("cqbayes: environment {")
+    assert "'slack': -0.1" in line
+    assert line.endswith("every queue grows without end")
+    run_sweep(sweep, tmp_path, engine="serial")
+    assert capsys.readouterr().err == "", "nothing is run"
+
+
+def test_sweeps_with_traces(tmp_path):
+    path = tmp_path / "trace.parquet"
+    times = np.cumsum(np.random.default_rng(0).lognormal(sigma=1.5, size=3_000))
+    pd.DataFrame({"trace": "mine", "t_s": times}).to_parquet(path)
+    settings = SMALL["environments"][0]
+    trace = {**settings, "trace": str(path), "trace_name": "mine", "slack": 0.2}
+    fields = {**SMALL, "rounds": 400, "environments": [trace, {**settings, "slack": 0.2}]}
+    outcomes = run_sweep(sweep_of(fields), tmp_path / "out", engine="serial")
+    assert [one.reason for one in outcomes] == ["", ""]
+    found = [pq.read_table(path) for path in _shards(tmp_path / "out", outcomes)]
+    jumps = [np.diff(np.stack(table["queue_length"].to_pylist())).max() for table in found]
+    assert jumps[0] > jumps[1], "several arrive in one round"
+    for wrong, message in (
+        ({"trace_name": "other"}, "sweep: .*: expected one of the traces mine, got other"),
+        ({"trace": "absent.parquet"}, "sweep: absent.parquet: expected a readable file"),
+        ({"trace": None}, "sweep: trace: expected the file that holds mine, got only its name"),
+    ):
+        with pytest.raises(InputError, match=message):
+            sweep_of({**fields, "environments": [{**trace, **wrong}]})
+
+
+def _shards(folder, outcomes):
+    return [folder / f"{one.cell.identity()}.parquet" for one in outcomes]
 
 
 def test_a_full_disk_stops_the_sweep_in_one_line(serial, tmp_path, monkeypatch):

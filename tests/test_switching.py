@@ -15,7 +15,7 @@ from cqbayes.policies.random import random
 from cqbayes.policies.switch import switch
 from cqbayes.preference import Sizes
 from cqbayes.simulate import simulate
-from cqbayes.switching import switching
+from cqbayes.switching import _error, switching
 
 ROUNDS, SEEDS = 40, 64
 
@@ -48,6 +48,7 @@ def test_late_mismatch_is_felt_in_full_and_early_mismatch_forgotten(world, key):
     effect, each = parts["effect"].values, parts["contribution"].std("seed").values / np.sqrt(512)
     mismatch = parts["mismatch"].values
     assert abs(effect[-1] - 1) < 4 * each[-1] / mismatch[-1]
+    assert abs(effect[-1] - 1) < 4 * parts["effect_error"].values[-1]
     early, late = effect[1:9].mean(), effect[-8:].mean()
     assert early < late
 
@@ -68,3 +69,16 @@ def test_bad_input(world, key):
     two = retrial_queue(synthetic(key), 0.4, rules=Rules(services=2))
     with pytest.raises(InputError, match="of one service"):
         switching(key, knows, knows, two, 10, 2)
+
+
+def test_the_error_of_the_effect_is_the_spread_of_many_studies():
+    """Ratios of means of 2,000 made-up studies; and none from a single seed."""
+    rng = np.random.default_rng(0)
+    lost = rng.gamma(2, 0.2, size=(2_000, 48, 1))
+    contribution = 0.7 * lost + rng.normal(scale=0.5, size=lost.shape)
+    effects = contribution.sum(axis=1) / lost.sum(axis=1)
+    errors = [_error(*study) for study in zip(contribution, lost, strict=True)]
+    assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(effects.std(), rel=0.08)
+    assert np.isnan(_error(np.ones((1, 2), int), np.ones((1, 2)))).all()
+    nothing = np.zeros((3, 2))
+    assert np.isnan(_error(nothing, nothing)).all()

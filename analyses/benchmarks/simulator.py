@@ -6,22 +6,23 @@
 # against SimPy and Ciw. Same process, same core, process CPU seconds, medians of several runs;
 # compilation apart.
 #
-#     python analyses/benchmarks/simulator.py [--quick] [--json FILE]
+#     python analyses/benchmarks/simulator.py [--quick | --smoke] [--json FILE]
 #
-# It needs the extra `bench`.
+# It needs the extra `bench`: `make bench` installs it. `--smoke` only shows that everything runs.
 
 # %%
 import argparse
 import json
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
-import queue_peers
 from cqbayes.models.disjoint_mnl import disjoint_mnl
 from rich.console import Console
 from rich.table import Table
@@ -39,9 +40,33 @@ from cqbayes.preference import Sizes
 from cqbayes.provenance import provenance
 from cqbayes.simulate import simulate
 
+try:
+    import queue_peers
+except ModuleNotFoundError as missing:
+    sys.exit(
+        f"simulator.py: expected the package {missing.name}, found none; "
+        "make bench installs it, and so does pip install 'cqbayes[bench]'"
+    )
+
 ARRIVAL_RATE = 0.5
 ROOM = 64
 Row = dict[str, object]
+
+
+class Scale(NamedTuple):
+    """Rounds of ours and of the rivals, and how often each is run."""
+
+    rounds: int = 4_000
+    many_llms: int = 400
+    plain: int = 1_000
+    tuned: int = 10_000
+    numba: int = 100_000
+    queue: int = 10_000
+    repeats: int = 7
+
+
+QUICK = Scale(1_000, 100, 300, 2_000, 20_000, 2_000, 3)
+SMOKE = Scale(20, 4, 20, 50, 100, 200, 1)
 
 
 # %%
@@ -96,16 +121,15 @@ def row(
 
 # %%
 def against_loops(
-    num_llms: int, dim: int, num_seeds: int, targets: dict[str, float | None], quick: bool
+    num_llms: int, dim: int, num_seeds: int, targets: dict[str, float | None], scale: Scale
 ) -> list[Row]:
     """Rounds a second, summed over seeds, against each of the loops."""
     theta, env, policy = world(num_llms, dim)
-    rounds = (1_000 if quick else 4_000) * (8 if num_seeds == 1 else 1)
-    repeats = 3 if quick else 7
+    rounds = scale.rounds * (8 if num_seeds == 1 else 1)
     peers = {
-        "plain NumPy": (300 if quick else 1_000, queue_peers.plain_numpy),
-        "tuned NumPy": (2_000 if quick else 10_000, queue_peers.tuned_numpy),
-        "numba": (20_000 if quick else 100_000, queue_peers.numba_loop),
+        "plain NumPy": (scale.plain, queue_peers.plain_numpy),
+        "tuned NumPy": (scale.tuned, queue_peers.tuned_numpy),
+        "numba": (scale.numba, queue_peers.numba_loop),
     }
 
     def run() -> object:
@@ -115,7 +139,7 @@ def against_loops(
     for name, target in targets.items():
         steps, peer = peers[name]
         mine, theirs = alternately(
-            run, lambda p=peer, n=steps: p(theta, n, ARRIVAL_RATE, 1, ROOM), repeats
+            run, lambda p=peer, n=steps: p(theta, n, ARRIVAL_RATE, 1, ROOM), scale.repeats
         )
         ours, rival = rounds * num_seeds / mine, steps / theirs
         label = f"rounds/s, ACQB, {num_llms} LLMs, d={dim}, {num_seeds} seed(s)"
@@ -123,43 +147,48 @@ def against_loops(
     return rows
 
 
-def large_room(quick: bool) -> Row:
+def large_room(scale: Scale) -> Row:
     """What 1,024 places cost against 64, while few of them are taken."""
     _, env, policy = world(5, 16)
-    rounds = 1_000 if quick else 4_000
+    rounds = scale.rounds
 
     def run(room: int) -> Callable[[], object]:
         return lambda: simulate(jax.random.key(1), policy, env, rounds, num_seeds=32, room=room)
 
-    small, large = alternately(run(64), run(1_024), 3 if quick else 7)
+    small, large = alternately(run(64), run(1_024), scale.repeats)
     label = "rounds/s with room 1024 against room 64 (at least half)"
     return row(label, rounds * 32 / large, rounds * 32 / small, "room 64", small / large, 0.5)
 
 
-def many_llms(quick: bool) -> Row:
+def many_llms(scale: Scale) -> Row:
     """112 LLMs and 384 dimensions, one seed, a queue that is mostly short."""
     _, env, policy = world(112, 384)
-    rounds = 100 if quick else 400
-    seconds = cpu_seconds(lambda: simulate(jax.random.key(1), policy, env, rounds, room=ROOM), 3)
+    rounds, repeats = scale.many_llms, min(scale.repeats, 3)
+
+    def run() -> object:
+        return simulate(jax.random.key(1), policy, env, rounds, room=ROOM)
+
+    seconds = cpu_seconds(run, repeats)
     ours = rounds / seconds
     return row("rounds/s, ACQB, 112 LLMs, d=384, 1 seed", ours, None, "target", ours / 1_000, 1.0)
 
 
-def queue_alone(quick: bool) -> list[Row]:
+def queue_alone(scale: Scale) -> list[Row]:
     """First in, first out with one LLM: what general simulators are made for."""
     rate, service, seeds = 0.5, 0.6, 32
     theta = np.array([[0.0]], np.float32)
     env = retrial_queue(linear(jax.numpy.asarray(theta)), rate)
     policy = fifo(random(1))
-    rounds, theirs = (2_000, 2_000) if quick else (10_000, 10_000)
+    rounds = scale.queue
 
     def run() -> object:
         return simulate(jax.random.key(1), policy, env, rounds, num_seeds=seeds, room=1_024)
 
     rows = []
     for name, peer in (("SimPy", queue_peers.simpy_queue), ("Ciw", queue_peers.ciw_queue)):
-        mine, rival = alternately(run, lambda p=peer: p(theirs, rate, service, 1), 3)
-        ours, other = rounds * seeds / mine, theirs / rival
+        repeats = min(scale.repeats, 3)
+        mine, rival = alternately(run, lambda p=peer: p(rounds, rate, service, 1), repeats)
+        ours, other = rounds * seeds / mine, rounds / rival
         rows.append(
             row("rounds/s, the queue alone, 32 seeds", ours, other, name, ours / other, None)
         )
@@ -185,18 +214,19 @@ def show(rows: list[Row]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="The simulator against loops and simulators.")
     parser.add_argument("--quick", action="store_true", help="a smaller run of the same")
+    parser.add_argument("--smoke", action="store_true", help="a tiny run that proves nothing")
     parser.add_argument("--json", type=Path, help="where to write the rows")
     arguments = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    quick = arguments.quick
+    scale = SMOKE if arguments.smoke else QUICK if arguments.quick else Scale()
     rows = [
-        *against_loops(5, 16, 32, {"plain NumPy": 250, "tuned NumPy": None, "numba": 0.8}, quick),
-        *against_loops(11, 64, 32, {"plain NumPy": 250, "tuned NumPy": None, "numba": 0.8}, quick),
-        *against_loops(5, 16, 1, {"plain NumPy": 50, "numba": None}, quick),
-        large_room(quick),
-        many_llms(quick),
-        *queue_alone(quick),
+        *against_loops(5, 16, 32, {"plain NumPy": 250, "tuned NumPy": None, "numba": 0.8}, scale),
+        *against_loops(11, 64, 32, {"plain NumPy": 250, "tuned NumPy": None, "numba": 0.8}, scale),
+        *against_loops(5, 16, 1, {"plain NumPy": 50, "numba": None}, scale),
+        large_room(scale),
+        many_llms(scale),
+        *queue_alone(scale),
     ]
     show(rows)
     if arguments.json:

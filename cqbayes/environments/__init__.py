@@ -22,7 +22,8 @@ class Population(NamedTuple):
         cost: ``Query -> [llm]``, dollars that each answer costs; None where nothing is known.
         linear: ``Query -> [llm]``, log-odds by the best linear parameter, against which learning is
             told apart from misspecification (:mod:`cqbayes.environments.best_linear`); None where
-            the truth is linear, or nobody asks.
+            nobody asks. A linear truth that :mod:`cqbayes.environments.synthetic` has not made may
+            say so with ``linear=utility``.
     """
 
     draw: Callable[[PRNGKeyArray], Query]
@@ -61,7 +62,8 @@ class Metrics(NamedTuple):
         departure_probability: true ``p(x, S)`` of the service.
         value: true ``v(x, S)``: the same, or the expected reward where answers have values.
         best_for_query: ``max_S' v(x, S')`` for the query that was served.
-        linear_for_query: true ``v`` of what the best linear parameter would have offered it.
+        linear_for_query: true ``v`` of what the best linear parameter would have offered it; NaN
+            in all rounds where that is not known.
         best_waiting: ``max_{x', S'} v(x', S')`` over all queries that could be served.
         wait: rounds between arrival and departure, in rounds with a departure.
         attempts: services that the departing query took.

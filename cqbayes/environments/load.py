@@ -36,11 +36,13 @@ def check_rate(arrival_rate: np.ndarray) -> None:
         )
 
 
-def check_stable(arrival_rate: Array, limit: Array, allowed: bool = False) -> str | None:
+def check_stable(
+    arrival_rate: Array | np.ndarray, limit: Array, allowed: bool = False
+) -> str | None:
     """What is to be said of a load that no policy can carry, or None.
 
     Args:
-        arrival_rate: arrivals a round, of one world or several.
+        arrival_rate: arrivals a round, of one world or several; of a trace, ``arrivals.rate``.
         limit: :func:`capacity` of the same.
         allowed: whether such a load is wanted.
 

@@ -20,12 +20,13 @@ from jax.core import Tracer
 from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from cqbayes.assortment import best_assortment, value
+from cqbayes.assortment import best_assortment, checked_offers, value
 from cqbayes.choice import ChoiceData, departure_probability, normaliser
 from cqbayes.environments import Environment, Metrics, Population, Query, Survey
 from cqbayes.environments.load import check_rate
 from cqbayes.environments.places import Place, blank_place, draw_with_utility, pack, unpack, width
-from cqbayes.environments.rules import Arrivals, Rules, check_rules
+from cqbayes.environments.rules import Arrivals, Rules, check_arrivals, check_rules
+from cqbayes.environments.synthetic import is_linear
 from cqbayes.errors import InputError
 from cqbayes.policies import Action, Observation
 
@@ -86,18 +87,18 @@ def retrial_queue(
             trace by :mod:`cqbayes.environments.traffic`. Begun again where a run is longer.
 
     Raises:
-        InputError: for an arrival rate outside [0, 1], a slate larger than the LLMs, values outside
-            [0, 1], or rules that are out of range or contradict each other.
+        InputError: for an arrival rate outside [0, 1], arrivals that are negative or more than
+            their ``most``, a slate larger than the LLMs, values outside [0, 1], or rules that are
+            out of range or contradict each other.
     """
     num_llms = eqx.filter_eval_shape(draw_with_utility, population, jax.random.key(0))[1].shape[-1]
-    check_slate(slate_size, num_llms)
+    values = checked_offers(slate_size, values, num_llms)
     check_rules(rules)
     if (arrival_rate is None) == (arrivals is None):
         raise InputError("retrial_queue: expected an arrival rate or a trace of arrivals, not both")
-    if values is not None:
-        values = check_values(values, num_llms)
     if arrivals is not None:
-        most, incoming = arrivals.most, arrivals.counts
+        check_arrivals(arrivals)
+        most, incoming = max(arrivals.most, 1), arrivals.counts
     else:
         most, incoming = 1, jnp.asarray(arrival_rate, float)
         if not isinstance(arrival_rate, Tracer):
@@ -116,24 +117,6 @@ def retrial_queue(
         slate_size=slate_size,
         services=rules.services,
     )
-
-
-def check_slate(slate_size: int, num_llms: int) -> None:
-    """Refuses slates that cannot be filled."""
-    if not 1 <= slate_size <= num_llms:
-        raise InputError(
-            f"slate size: expected 1 to {num_llms} (the number of LLMs), got {slate_size}"
-        )
-
-
-def check_values(values: Float[np.ndarray | Array, " llm"], num_llms: int) -> Array:
-    """The values as an array, refused where they are not one in [0, 1] for each LLM."""
-    given = np.asarray(values, float)
-    if given.shape != (num_llms,):
-        raise InputError(f"values: expected one for each of {num_llms} LLMs, got {given.shape}")
-    if not ((given >= 0) & (given <= 1)).all():
-        raise InputError("values: expected numbers in [0, 1] (quality minus price), got others")
-    return jnp.asarray(given, float)
 
 
 def _init(world: _World, rules: Rules, room: int) -> QueueState:
@@ -312,7 +295,7 @@ def _step(
         departure_probability=achieved,
         value=achieved if world.values is None else value(served.utility, offered, world.values),
         best_for_query=best,
-        linear_for_query=best if served.linear is None else jnp.where(busy, served.linear, 0),
+        linear_for_query=_linear_value(world.population, served, best, busy),
         best_waiting=survey.best,
         wait=jnp.where(departed, now - served.arrived, 0),
         attempts=jnp.where(departed, served.attempts + 1, 0),
@@ -334,6 +317,13 @@ def _step(
         overflowed=state.overflowed | (left + arrived > room),
     )
     return next_state, observed, metrics
+
+
+def _linear_value(population: Population, served: Place, best: Array, busy: Array) -> Array:
+    """``v`` of what the best linear parameter would have offered, NaN where nobody knows."""
+    if served.linear is not None:
+        return jnp.where(busy, served.linear, 0)
+    return best if is_linear(population) else jnp.full_like(best, jnp.nan)
 
 
 def _arrivals(world: _World, now: Array, chance: Chance) -> Int[Array, ""]:

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Int
+from jax.core import Tracer
+from jaxtyping import Array, Float, Int
 
 from cqbayes.errors import InputError
 
@@ -71,6 +72,32 @@ class Arrivals(NamedTuple):
 
     counts: Int[Array, "*seed round"]
     most: int
+
+    @property
+    def rate(self) -> Float[np.ndarray, "*seed"]:
+        """Mean arrivals a round."""
+        return np.asarray(np.asarray(self.counts).mean(axis=-1))
+
+
+def check_arrivals(arrivals: Arrivals) -> None:
+    """Refuses counts that no queue can follow. What is mapped over is not seen.
+
+    Raises:
+        InputError: for counts that are negative or above ``most``, or not one for each round.
+    """
+    counts, most = arrivals
+    if isinstance(counts, Tracer):
+        return
+    if counts.ndim != 1 or counts.size == 0:
+        raise InputError(
+            f"arrivals: expected a count for each round, got shape {counts.shape}; "
+            "traces of several seeds go through equinox.filter_vmap"
+        )
+    least, largest = int(np.min(counts)), int(np.max(counts))
+    if least < 0 or largest > most:
+        raise InputError(
+            f"arrivals: expected counts from 0 to most, which is {most}, got {least} to {largest}"
+        )
 
 
 def check_rules(rules: Rules) -> None:

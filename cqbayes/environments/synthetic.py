@@ -25,7 +25,12 @@ def synthetic(key: PRNGKeyArray, num_llms: int = 5, dim: int = 5, bound: float =
 
 def linear(theta: Float[Array, "llm dim"]) -> Population:
     """The same with given parameters."""
-    return Population(draw=Partial(_draw, theta.shape[1]), utility=Partial(_utility, theta))
+    return Population(draw=Partial(_draw, theta.shape[1]), utility=Partial(_linear, theta))
+
+
+def is_linear(population: Population) -> bool:
+    """Whether the truth is known to be linear: whether :func:`linear` made its utilities."""
+    return getattr(population.utility, "func", None) is _linear
 
 
 def _draw(dim: int, key: PRNGKeyArray) -> Query:
@@ -34,5 +39,5 @@ def _draw(dim: int, key: PRNGKeyArray) -> Query:
     return Query(context, jnp.array(0, jnp.int32))
 
 
-def _utility(theta: Array, query: Query) -> Float[Array, " llm"]:
+def _linear(theta: Array, query: Query) -> Float[Array, " llm"]:
     return theta @ query.context

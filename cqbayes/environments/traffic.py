@@ -16,7 +16,10 @@ from jaxtyping import Float, Int, PRNGKeyArray
 from cqbayes.environments.rules import Arrivals
 from cqbayes.errors import InputError
 
-LONGEST_GAP = 0.1  # of the trace's span, unless somebody says otherwise
+# The longest gap of a trace, unless somebody says otherwise: a share of its span, or of few
+# requests as many mean gaps; and not that many times as long as the tenth longest gap.
+SHARE_OF_SPAN, MEAN_GAPS = 0.1, 10.0
+TIMES_THE_TENTH, FEWEST_GAPS = 20.0, 50
 MOST_ROUNDS = 50_000_000
 
 
@@ -45,8 +48,12 @@ def read_trace(
         raise InputError(f"{path}: expected a readable file, got: {error.strerror}") from None
     except pa.ArrowInvalid:
         raise InputError(f"{path}: expected a Parquet file, got something else") from None
+    kind = table.schema_arrow.field("t_s").type
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        raise InputError(f"{path}: expected numbers of seconds in column t_s, got {kind}")
     if "trace" in frame:
-        known = sorted(frame["trace"].dropna().unique())
+        frame = frame.dropna(subset="trace").astype({"trace": str})
+        known = sorted(frame["trace"].unique())
         if name not in known and (name is not None or len(known) != 1):
             raise InputError(f"{path}: expected one of the traces {', '.join(known)}, got {name}")
         if name is not None:
@@ -61,9 +68,18 @@ def read_trace(
 def check_times(times: Float[np.ndarray, " request"], *, longest_gap: float | None = None) -> None:
     """Refuses times that are not in order, not finite, or of which a stretch is missing.
 
+    A missing stretch looks like a gap that is much longer than all others. Where ``longest_gap`` is
+    absent, a gap is too long if it is longer than a tenth of the span (of fewer than 100 gaps, ten
+    mean gaps), or of 50 gaps or more, longer than 20 times the tenth longest. Real traces are
+    bursty, and their own longest gaps must pass: in two traces of an hour of Azure's LLMs these are
+    24 and 557 mean gaps, but 2.4 and 2.8 times the tenth longest. In 20,000 requests of steady
+    traffic a hole of 200 mean gaps is noticed. In the burstier of the two, whose gaps spread 12
+    times as much as the other's, a hole is noticed only from 344 seconds on, the tenth of the span:
+    shorter ones cannot be told from its lulls, the longest of which has 217.
+
     Args:
         times: of requests, in seconds.
-        longest_gap: most seconds between two requests; a tenth of the span where absent.
+        longest_gap: most seconds between two requests.
 
     Raises:
         InputError: names the row, from 0.
@@ -80,7 +96,7 @@ def check_times(times: Float[np.ndarray, " request"], *, longest_gap: float | No
     span = times[-1] - times[0]
     if span <= 0:
         raise InputError("trace: expected times that differ, all are the same")
-    limit = LONGEST_GAP * span if longest_gap is None else longest_gap
+    limit = _longest_gap(gaps) if longest_gap is None else longest_gap
     if gaps.max() > limit:
         row = int(np.argmax(gaps))
         raise InputError(
@@ -89,19 +105,40 @@ def check_times(times: Float[np.ndarray, " request"], *, longest_gap: float | No
         )
 
 
-def replay(times: Float[np.ndarray, " request"], arrival_rate: float) -> Arrivals:
+def _longest_gap(gaps: Float[np.ndarray, " gap"]) -> float:
+    """The longest gap that may be one of the trace's own."""
+    span, positive = gaps.sum(), np.sort(gaps[gaps > 0])
+    limit = max(SHARE_OF_SPAN * span, MEAN_GAPS * span / gaps.size)
+    if positive.size < FEWEST_GAPS:
+        return float(limit)
+    return float(min(limit, TIMES_THE_TENTH * positive[-10]))
+
+
+def replay(
+    times: Float[np.ndarray, " request"],
+    arrival_rate: float,
+    *,
+    longest_gap: float | None = None,
+) -> Arrivals:
     """The trace as it was, in rounds into which ``arrival_rate`` requests fall on average.
 
+    Whether anybody can serve so many is not looked at here:
+    ``check_stable(arrivals.rate, capacity(population))`` of :mod:`cqbayes.environments.load` does.
+
+    Args:
+        times: of requests, in seconds, as of :func:`read_trace`.
+        arrival_rate: requests a round.
+        longest_gap: as in :func:`check_times`.
+
     Raises:
-        InputError: for times that :func:`check_times` would refuse but for their gaps, or a rate
-            that is not positive.
+        InputError: for times that :func:`check_times` refuses, or a rate that is not positive.
 
     Example:
         >>> import numpy as np
         >>> replay(np.array([0.0, 1.0, 2.0, 3.0, 4.0]), 0.5).counts.tolist()
         [1, 0, 1, 0, 1, 0, 1, 0, 1]
     """
-    check_times(times, longest_gap=np.inf)
+    check_times(times, longest_gap=longest_gap)
     if not 0 < arrival_rate < np.inf:
         raise InputError(f"arrival rate: expected a positive number a round, got {arrival_rate}")
     length = arrival_rate * (times[-1] - times[0]) / (times.size - 1)

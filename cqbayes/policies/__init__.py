@@ -7,11 +7,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from cqbayes.assortment import best_assortment
 from cqbayes.belief import Belief
 from cqbayes.environments import Population
+from cqbayes.errors import InputError
 from cqbayes.preference import Sizes
 
 
@@ -107,6 +109,19 @@ class Setup(NamedTuple):
     truth: Population | None = None
     values: Float[Array, " llm"] | None = None
     horizon: int | None = None
+
+
+def check_not_negative(name: str, **settings: float | Array) -> None:
+    """Refuses settings that must be numbers of at least 0.
+
+    Raises:
+        InputError: names the first that is not.
+    """
+    for setting, value in settings.items():
+        if not isinstance(value, Tracer) and not 0 <= value < float("inf"):
+            raise InputError(
+                f"{name}: expected {setting} to be a number of at least 0, got {value!r}"
+            )
 
 
 def stateless(select: Callable[[PRNGKeyArray, Any, Observation], Action]) -> Policy:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from jaxtyping import Array, Float
 
+from cqbayes.assortment import checked_offers
 from cqbayes.belief import Belief
 from cqbayes.policies import Policy, Setup
 from cqbayes.policies.explore import explore, inverse_root
@@ -40,7 +41,12 @@ def acqb(
         best_of: draws that each utility is the largest of.
         values: worth of each LLM's answer, in [0, 1]; 1 each where absent.
         schedule: ``t -> eta_t`` instead of ``min(1, c / sqrt(t))``.
+
+    Raises:
+        InputError: for a ``c`` or ``alpha`` that is not a number of at least 0, no draws, a slate
+            that cannot be filled, or values that are not one in [0, 1] for each LLM.
     """
+    values = checked_offers(slate_size, values, num_llms)
     inner = thompson(belief, slate_size, alpha, best_of=best_of, values=values)
     return explore(inner, schedule or inverse_root(c), num_llms, slate_size)
 

@@ -13,7 +13,7 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from cqbayes.assortment import value
+from cqbayes.assortment import checked_offers, value
 from cqbayes.environments import Population
 from cqbayes.errors import InputError
 from cqbayes.policies import Action, Observation, Policy, Setup, oldest, stateless
@@ -36,8 +36,10 @@ def best_single(
     ``slate_size`` LLMs being enumerated; without values a full one is always best.
 
     Raises:
-        InputError: if there are more than ``MOST_ASSORTMENTS`` of them.
+        InputError: for more than ``MOST_ASSORTMENTS`` of them, a slate that cannot be
+            filled, or values that are not one in [0, 1] for each LLM.
     """
+    values = checked_offers(slate_size, values, num_llms)
     counts = [slate_size] if values is None else range(1, slate_size + 1)
     count = sum(comb(num_llms, size) for size in counts)
     if count > MOST_ASSORTMENTS:

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from cqbayes.assortment import best_assortment
+from cqbayes.assortment import best_assortment, checked_offers
 from cqbayes.choice import ChoiceData
 from cqbayes.policies import Action, Observation, Policy, Setup, oldest
 
@@ -40,7 +40,11 @@ def beta_thompson(
         num_llms: how many LLMs there are.
         slate_size: how many LLMs answer one query.
         values: worth of each LLM's answer, in [0, 1], by which its draw is multiplied.
+
+    Raises:
+        InputError: for a slate that cannot be filled, or values that are not in [0, 1].
     """
+    values = checked_offers(slate_size, values, num_llms)
     before = Counts(jnp.zeros(num_llms), jnp.zeros(num_llms))
     return Policy(
         init=Partial(_init, before), select=Partial(_select, slate_size, values), update=_update

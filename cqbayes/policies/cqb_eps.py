@@ -10,21 +10,31 @@ Source: Bae, Kang and Lee, Queue length regret bounds for contextual queueing ba
 arXiv 2601.19300 (ICLR 2026): both phases, the rate, and ``tau = O(d log T / (sigma_0^4 eps^2))``,
 with ``eps`` the slackness and ``sigma_0^2`` the least eigenvalue of the contexts' covariance. We
 have them from its abstract and from a summary, not from the paper itself. Ours: ``factor`` for the
-unknown constants, counted per LLM; the newest query where none has just arrived; that later
-exploration is uniform over queries; and what :mod:`cqbayes.policies.cqb_opt` says of its rule.
+unknown constants, counted per LLM; the newest query where none has just arrived; that a turn is a
+service, so that rounds in which nothing waits take no LLM's; that later exploration is uniform over
+queries; and what :mod:`cqbayes.policies.cqb_opt` says of its rule.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from cqbayes.assortment import checked_offers
+from cqbayes.choice import ChoiceData
 from cqbayes.policies import Action, Observation, Policy, Setup, confidence
-from cqbayes.policies.cqb_opt import cqb_opt
+from cqbayes.policies.cqb_opt import Learnt, cqb_opt
 from cqbayes.policies.explore import constant, explore
 from cqbayes.policies.horizon import exploration_rounds, horizon_of
+
+
+class Turns(NamedTuple):
+    """What the optimistic rule has learnt, and the services so far, each of them one turn."""
+
+    learnt: Learnt
+    services: Int[Array, ""]
 
 
 def cqb_eps(
@@ -50,9 +60,11 @@ def cqb_eps(
         scale, ridge, intercept, values: as in :func:`cqbayes.policies.cqb_opt.cqb_opt`.
 
     Raises:
-        InputError: without a horizon, or for a ridge that is not positive.
+        InputError: without a horizon, for a ridge that is not positive, a slate that cannot be
+            filled, or values that are not one in [0, 1] for each LLM.
     """
     horizon = horizon_of("cqb_eps", horizon)
+    values = checked_offers(slate_size, values, num_llms)
     size = confidence.num_features(dim, intercept)
     tau = exploration_rounds(num_llms, size, slate_size, horizon, factor)
     optimistic = cqb_opt(
@@ -65,8 +77,15 @@ def cqb_eps(
         values=values,
     )
     later = explore(optimistic, constant(horizon**-0.5), num_llms, slate_size)
-    select = Partial(_select, num_llms, slate_size, jnp.asarray(tau), later.select)
-    return later._replace(select=select)
+    return Policy(
+        init=Partial(_init, later.init),
+        select=Partial(_select, num_llms, slate_size, jnp.asarray(tau), later.select),
+        update=Partial(_update, later.update),
+    )
+
+
+def _init(inner: Any, key: PRNGKeyArray) -> Turns:
+    return Turns(inner(key), jnp.array(0, jnp.int32))
 
 
 def _select(
@@ -75,18 +94,23 @@ def _select(
     tau: Array,
     later: Any,
     key: PRNGKeyArray,
-    state: Any,
+    state: Turns,
     seen: Observation,
 ) -> Action:
-    first = in_turn(num_llms, slate_size, seen)
-    explores = seen.round <= tau
-    return jax.tree.map(lambda a, b: jnp.where(explores, a, b), first, later(key, state, seen))
+    first = in_turn(num_llms, slate_size, state.services, seen)
+    best = later(key, state.learnt, seen)
+    return jax.tree.map(lambda a, b: jnp.where(seen.round <= tau, a, b), first, best)
 
 
-def in_turn(num_llms: int, slate_size: int, seen: Observation) -> Action:
-    """The newest query, with the ``slate_size`` LLMs whose turn it is in this round."""
+def _update(inner: Any, key: PRNGKeyArray, state: Turns, rows: ChoiceData) -> Turns:
+    services = state.services + jnp.sum(rows.weight > 0, dtype=jnp.int32)
+    return Turns(inner(key, state.learnt, rows), services)
+
+
+def in_turn(num_llms: int, slate_size: int, services: Array, seen: Observation) -> Action:
+    """The newest query, with the ``slate_size`` LLMs whose turn it is after so many services."""
     newest = jnp.argmin(jnp.where(seen.waiting, seen.wait, jnp.iinfo(seen.wait.dtype).max))
-    begin = (seen.round - 1) * slate_size
+    begin = services * slate_size
     return Action(newest, (jnp.arange(num_llms) - begin) % num_llms < slate_size)
 
 

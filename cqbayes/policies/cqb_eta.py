@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
+from cqbayes.assortment import checked_offers
 from cqbayes.errors import InputError
 from cqbayes.policies import Policy, Setup, confidence
 from cqbayes.policies.cqb_opt import cqb_opt
@@ -59,10 +60,12 @@ def cqb_eta(
         scale, ridge, intercept, values: as in :func:`cqbayes.policies.cqb_opt.cqb_opt`.
 
     Raises:
-        InputError: without a horizon, for an ``eta`` that is no probability, or a ridge that is
-            not positive.
+        InputError: without a horizon, for an ``eta`` that is no probability, a ridge that is not
+            positive, a slate that cannot be filled, or values that are not one in [0, 1] for each
+            LLM.
     """
     horizon = horizon_of("cqb_eta", horizon)
+    values = checked_offers(slate_size, values, num_llms)
     if not 0 <= eta <= 1:
         raise InputError(f"cqb_eta: expected eta to be a probability in [0, 1], got {eta!r}")
     size = confidence.num_features(dim, intercept)

@@ -23,6 +23,7 @@ import jax
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from cqbayes.assortment import checked_offers
 from cqbayes.choice import ChoiceData
 from cqbayes.policies import Action, Observation, Policy, Setup, confidence
 from cqbayes.policies.confidence import Estimate
@@ -57,8 +58,10 @@ def cqb_opt(
         values: worth of each LLM's answer, in [0, 1], by which its bound is multiplied.
 
     Raises:
-        InputError: for a ridge that is not positive.
+        InputError: for a ridge that is not positive, a slate that cannot be filled, or values that
+            are not one in [0, 1] for each LLM.
     """
+    values = checked_offers(slate_size, values, num_llms)
     confidence.check_positive("cqb_opt", ridge=ridge)
     before = confidence.begin(num_llms, dim, ridge, intercept)
     size = confidence.num_features(dim, intercept)

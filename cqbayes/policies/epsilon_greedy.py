@@ -11,6 +11,7 @@ Sutton and Barto, Reinforcement Learning, chapter 2.
 
 from jaxtyping import Array, Float
 
+from cqbayes.assortment import checked_offers
 from cqbayes.belief import Belief
 from cqbayes.errors import InputError
 from cqbayes.policies import Policy, Setup
@@ -36,12 +37,14 @@ def epsilon_greedy(
         values: worth of each LLM's answer, in [0, 1]; 1 each where absent.
 
     Raises:
-        InputError: for an ``epsilon`` that is no probability.
+        InputError: for an ``epsilon`` that is no probability, a slate that cannot be filled, or
+            values that are not one in [0, 1] for each LLM.
     """
     if not 0 <= epsilon <= 1:
         raise InputError(
             f"epsilon_greedy: expected epsilon to be a probability in [0, 1], got {epsilon!r}"
         )
+    values = checked_offers(slate_size, values, num_llms)
     inner = greedy(belief, slate_size, values=values)
     return explore(inner, constant(epsilon), num_llms, slate_size)
 

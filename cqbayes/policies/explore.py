@@ -8,14 +8,20 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from cqbayes.policies import Action, Observation, Policy, random_pair
+from cqbayes.assortment import check_slate
+from cqbayes.errors import InputError
+from cqbayes.policies import Action, Observation, Policy, check_not_negative, random_pair
 
 
 def inverse_root(c: float) -> Callable[[Array], Float[Array, ""]]:
     """The schedule ``eta_t = min(1, c / sqrt(t))``.
 
     Its sum up to t is about ``2 c sqrt(t)``: so many uniform samples, at that cost.
+
+    Raises:
+        InputError: for a ``c`` that is not a number of at least 0.
     """
+    check_not_negative("exploration", c=c)
     return Partial(_inverse_root, jnp.asarray(c, float))
 
 
@@ -24,7 +30,15 @@ def _inverse_root(c: Array, t: Array) -> Float[Array, ""]:
 
 
 def constant(epsilon: float) -> Callable[[Array], Float[Array, ""]]:
-    """The schedule ``eta_t = epsilon``."""
+    """The schedule ``eta_t = epsilon``.
+
+    Raises:
+        InputError: for an ``epsilon`` that is no probability.
+    """
+    if not 0 <= epsilon <= 1:
+        raise InputError(
+            f"exploration: expected epsilon to be a probability in [0, 1], got {epsilon}"
+        )
     return Partial(_constant, jnp.asarray(epsilon, float))
 
 
@@ -35,7 +49,12 @@ def _constant(epsilon: Array, t: Array) -> Float[Array, ""]:
 def explore(
     policy: Policy, schedule: Callable[[Array], Array], num_llms: int, slate_size: int
 ) -> Policy:
-    """In round ``t``, with probability ``schedule(t)``, a uniform query and assortment."""
+    """In round ``t``, with probability ``schedule(t)``, a uniform query and assortment.
+
+    Raises:
+        InputError: for a slate that cannot be filled.
+    """
+    check_slate(slate_size, num_llms)
     return policy._replace(select=Partial(_select, num_llms, slate_size, schedule, policy.select))
 
 

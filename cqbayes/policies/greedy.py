@@ -23,6 +23,9 @@ def greedy(
         belief: how the posterior is kept; see :mod:`cqbayes.belief`.
         slate_size: most LLMs that answer one query.
         values: worth of each LLM's answer, in [0, 1]; 1 each where absent.
+
+    Raises:
+        InputError: for a slate that cannot be filled, or values that are not in [0, 1].
     """
     return thompson(belief, slate_size, alpha=0.0, values=values)
 

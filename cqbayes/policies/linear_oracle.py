@@ -7,6 +7,7 @@ import jax
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from cqbayes.assortment import checked_offers
 from cqbayes.environments import Population, Query
 from cqbayes.environments.best_linear import with_best_linear
 from cqbayes.policies import Action, Observation, Policy, Setup, best_pair, stateless
@@ -20,7 +21,11 @@ def linear_oracle(
     """Serves the query and assortment of highest ``v`` under the best linear parameter.
 
     It is fitted here where the population does not come with it.
+
+    Raises:
+        InputError: for a slate that cannot be filled, or values that are not in [0, 1].
     """
+    values = checked_offers(slate_size, values)
     if population.linear is None:
         population = with_best_linear(population)
     return stateless(Partial(_select, population.linear, slate_size, values))

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from cqbayes.assortment import checked_offers
 from cqbayes.choice import ChoiceData
 from cqbayes.errors import InputError
 from cqbayes.policies import Action, Observation, Policy, Setup, confidence
@@ -48,8 +49,10 @@ def linucb(
         values: worth of each LLM's answer, in [0, 1], by which its bound is multiplied.
 
     Raises:
-        InputError: for a ``delta`` that is no probability, or a ridge that is not positive.
+        InputError: for a ``delta`` that is no probability, a ridge that is not positive, a slate
+            that cannot be filled, or values that are not one in [0, 1] for each LLM.
     """
+    values = checked_offers(slate_size, values, num_llms)
     confidence.check_positive("linucb", ridge=ridge)
     if not 0 < delta < 1:
         raise InputError(f"linucb: expected delta to be a probability in (0, 1), got {delta!r}")

@@ -4,6 +4,7 @@ import jax
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from cqbayes.assortment import checked_offers
 from cqbayes.environments import Population, Query
 from cqbayes.policies import Action, Observation, Policy, Setup, best_pair, stateless
 
@@ -16,7 +17,11 @@ def oracle(
     """Serves the waiting query and assortment of highest true ``v(x, S)``.
 
     Without values ``v`` is the departure probability, which queue-length regret is measured by.
+
+    Raises:
+        InputError: for a slate that cannot be filled, or values that are not in [0, 1].
     """
+    values = checked_offers(slate_size, values)
     return stateless(Partial(_select, population, slate_size, values))
 
 

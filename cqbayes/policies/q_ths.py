@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
-from cqbayes.policies import Policy, Setup
+from cqbayes.policies import Policy, Setup, check_not_negative
 from cqbayes.policies.beta_thompson import beta_thompson
 from cqbayes.policies.explore import explore
 from cqbayes.policies.fifo import fifo
@@ -34,7 +34,12 @@ def q_ths(
         slate_size: how many LLMs answer one query.
         factor: of the exploration rate; the paper's is 3.
         values: worth of each LLM's answer, in [0, 1], by which its draw is multiplied.
+
+    Raises:
+        InputError: for a negative factor, a slate that cannot be filled, or values that are not in
+            [0, 1].
     """
+    check_not_negative("q_ths", factor=factor)
     schedule = Partial(_rate, jnp.asarray(factor * num_llms, float))
     inner = beta_thompson(num_llms, slate_size, values=values)
     # It sees only the oldest query, so that exploration too is of the assortment alone.

@@ -4,16 +4,21 @@ import jax
 from jax.tree_util import Partial
 from jaxtyping import PRNGKeyArray
 
+from cqbayes.assortment import check_slate
 from cqbayes.policies import Action, Observation, Policy, Setup, random_pair, stateless
 
 
 def random(num_llms: int, slate_size: int = 1) -> Policy:
     """Serves a waiting query and an assortment of ``slate_size`` LLMs, both uniformly.
 
+    Raises:
+        InputError: for a slate that cannot be filled.
+
     Example:
         >>> random(num_llms=3).refit is None
         True
     """
+    check_slate(slate_size, num_llms)
     return stateless(Partial(_select, num_llms, slate_size))
 
 

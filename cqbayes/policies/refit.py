@@ -33,6 +33,12 @@ def refit(policy: Policy, schedule: Schedule) -> Policy:
 def doubling(first: int) -> Schedule:
     """After ``first`` rounds, and each time the number of rounds doubles.
 
+    Rounds of the calendar, not rounds that served: which those will be, nobody knows beforehand.
+    So when a policy is refitted for the n-th time, it has at most ``2^(n - 1) first`` services to
+    go by, and a queue that is often empty has fewer; between two refits the number of services may
+    then grow by less or more than a factor of two. Where a round has several services, rounds are
+    services, as in :func:`cqbayes.simulate.simulate`.
+
     Example:
         >>> doubling(250)(2_500)
         [250, 500, 1000, 2000]

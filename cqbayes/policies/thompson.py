@@ -16,10 +16,11 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from cqbayes.assortment import checked_offers
 from cqbayes.belief import Belief, Believed
 from cqbayes.choice import Situation
 from cqbayes.errors import InputError
-from cqbayes.policies import Action, Observation, Policy, Setup, best_pair
+from cqbayes.policies import Action, Observation, Policy, Setup, best_pair, check_not_negative
 from cqbayes.preference import utilities
 
 
@@ -41,8 +42,11 @@ def thompson(
         values: worth of each LLM's answer, in [0, 1]; 1 each where absent.
 
     Raises:
-        InputError: for no draws.
+        InputError: for no draws, an ``alpha`` that is not a number of at least 0, a slate that
+            cannot be filled, or values that are not in [0, 1].
     """
+    values = checked_offers(slate_size, values)
+    check_not_negative("thompson", alpha=alpha)
     if best_of < 1:
         raise InputError(f"best_of: expected at least one draw, got {best_of}")
     return Policy(

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from cqbayes.assortment import checked_offers
 from cqbayes.errors import InputError
 from cqbayes.policies import Action, Observation, Policy, Setup, confidence
 from cqbayes.policies.confidence import Estimate
@@ -55,8 +56,10 @@ def ts_qmb(
         values: worth of each LLM's answer, in [0, 1]; 1 each where absent.
 
     Raises:
-        InputError: for centres of other dimensions, no samples, or settings that are not positive.
+        InputError: for centres of other dimensions, no samples, settings that are not positive, a
+            slate that cannot be filled, or values that are not one in [0, 1] for each LLM.
     """
+    values = checked_offers(slate_size, values, num_llms)
     confidence.check_positive("ts_qmb", kappa=kappa, ridge=ridge)
     if num_samples is not None and num_samples < 1:
         raise InputError(f"ts_qmb: expected at least one sample, got {num_samples}")

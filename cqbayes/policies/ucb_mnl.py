@@ -27,6 +27,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from cqbayes.assortment import checked_offers
 from cqbayes.choice import ChoiceData
 from cqbayes.policies import Action, Observation, Policy, Setup, best_pair, confidence
 from cqbayes.policies.confidence import Estimate
@@ -55,8 +56,10 @@ def ucb_mnl(
         values: worth of each LLM's answer, in [0, 1]; 1 each where absent.
 
     Raises:
-        InputError: for a ridge that is not positive.
+        InputError: for a ridge that is not positive, a slate that cannot be filled, or values that
+            are not one in [0, 1] for each LLM.
     """
+    values = checked_offers(slate_size, values, num_llms)
     confidence.check_positive("ucb_mnl", ridge=ridge)
     size = confidence.num_features(dim, intercept)
     per_log_round = scale * math.sqrt(size) * math.log(1 + slate_size)

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from cqbayes.assortment import checked_offers
 from cqbayes.choice import ChoiceData
 from cqbayes.policies import Action, Observation, Policy, Setup, confidence
 from cqbayes.policies.confidence import Estimate
@@ -53,8 +54,10 @@ def ucb_qmb(
         values: worth of each LLM's answer, in [0, 1]; 1 each where absent.
 
     Raises:
-        InputError: for centres of other dimensions, or settings that are not positive.
+        InputError: for centres of other dimensions, settings that are not positive, a slate that
+            cannot be filled, or values that are not one in [0, 1] for each LLM.
     """
+    values = checked_offers(slate_size, values, num_llms)
     confidence.check_positive("ucb_qmb", kappa=kappa, ridge=ridge)
     chosen = unit_centres(dim) if centres is None else checked_centres("ucb_qmb", centres, dim)
     size = confidence.num_features(dim, intercept)

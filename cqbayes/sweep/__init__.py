@@ -87,6 +87,9 @@ class EnvironmentSettings(_Record):
         slack: distance of the arrival rate from capacity, arrivals per round; 0.1 by default.
         arrival_rate: arrivals per round, instead.
         queue: keywords of :func:`cqbayes.environments.queue.retrial_queue`.
+        trace, trace_name: a Parquet file as :func:`cqbayes.environments.traffic.read_trace` takes
+            it, and which of its traces; arrivals are like it, at the rate above. The file must not
+            change while a sweep goes on.
         unstable: whether a load is allowed that no policy can carry.
     """
 
@@ -97,6 +100,8 @@ class EnvironmentSettings(_Record):
     arrival_rate: float | None = Field(default=None, ge=0, le=1)
     queue: Settings = {}
     unstable: bool = False
+    trace: str | None = None
+    trace_name: str | None = None
 
     @model_validator(mode="after")
     def _one_load(self) -> "EnvironmentSettings":
@@ -129,7 +134,13 @@ class Cell(RunSettings):
 
     def json_text(self) -> str:
         """The cell as JSON that is the same wherever it is written."""
-        return json.dumps(self.model_dump(), sort_keys=True, separators=(",", ":"))
+        fields = self.model_dump()
+        environment = fields["environment"]
+        # Cells without a trace are those that were cells before there were any.
+        for name in ("trace", "trace_name"):
+            if environment[name] is None:
+                del environment[name]
+        return json.dumps(fields, sort_keys=True, separators=(",", ":"))
 
     def identity(self) -> str:
         """Sixteen digits that stand for these settings, in file names."""
@@ -316,7 +327,12 @@ def _check_names(
 ) -> None:
     """Refuses, before anything runs, what does not exist."""
     from cqbayes.catalogue import check_policy_name, policy_settings
-    from cqbayes.simulation_study import check_posterior, data_settings, queue_settings
+    from cqbayes.simulation_study import (
+        check_posterior,
+        data_settings,
+        queue_settings,
+        traffic_of,
+    )
 
     try:
         for policy in policies:
@@ -328,6 +344,8 @@ def _check_names(
             taken = data_settings(environment.data)
             _check_settings(environment.settings, taken, f"settings of {environment.data}")
             _check_settings(environment.queue, queue_settings(), "queue")
+        for trace, name in dict.fromkeys((one.trace, one.trace_name) for one in environments):
+            traffic_of(trace, name, 1)
     except InputError as error:
         raise InputError(f"{source}: {error}") from None
 

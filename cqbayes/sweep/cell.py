@@ -18,9 +18,10 @@ import xarray as xr
 from cqbayes.errors import InputError
 from cqbayes.policies import Setup
 from cqbayes.policies.refit import doubling
+from cqbayes.preference import Sizes
 from cqbayes.provenance import provenance
-from cqbayes.simulation_study import belief_by_name, world_by_name
-from cqbayes.study import Results, run_policies, thinned
+from cqbayes.simulation_study import belief_by_name, traffic_of, world_by_name
+from cqbayes.study import Results, World, run_policies, thinned
 from cqbayes.sweep import DEFAULT_SLACK, Cell
 
 LABEL = "cell's policy"  # besides the oracle, which it may be itself
@@ -63,19 +64,8 @@ def run_cell(cell: Cell) -> bytes:
         InputError: for settings that cannot be run.
     """
     environment = cell.environment
-    slack = DEFAULT_SLACK if environment.slack is None else environment.slack
     truth_key, queue_key = jax.random.split(jax.random.key(cell.seed))
-    world, sizes, rate = world_by_name(
-        truth_key,
-        environment.data,
-        cell.num_seeds,
-        environment.slate_size,
-        environment.arrival_rate,
-        slack,
-        environment.settings,
-        environment.queue,
-        unstable=environment.unstable,
-    )
+    world, sizes, rate = world_of(cell, truth_key)
     belief = belief_by_name(cell.policy.posterior, sizes)
     values = world.queue.get("values")
     setup = Setup(sizes, environment.slate_size, belief, values=values, horizon=cell.rounds)
@@ -90,6 +80,29 @@ def run_cell(cell: Cell) -> bytes:
     )
     facts = {"mean_arrival_rate": rate, "failures": results.failures.get(LABEL, 0)}
     return _parquet(cell, results, facts)
+
+
+def world_of(cell: Cell, key: jax.Array) -> tuple[World, Sizes, float]:
+    """Where a cell's policy runs, as :func:`cqbayes.simulation_study.world_by_name` makes it."""
+    environment = cell.environment
+    return world_by_name(
+        key,
+        environment.data,
+        cell.num_seeds,
+        environment.slate_size,
+        environment.arrival_rate,
+        DEFAULT_SLACK if environment.slack is None else environment.slack,
+        environment.settings,
+        environment.queue,
+        unstable=environment.unstable,
+        traffic=traffic_of(environment.trace, environment.trace_name, cell.rounds),
+    )
+
+
+def warning_of(cell: Cell) -> str | None:
+    """What is to be said of a cell's load before it is run, if anything."""
+    truth_key, _ = jax.random.split(jax.random.key(cell.seed))
+    return world_of(cell, truth_key)[0].warning
 
 
 def _arrays(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,10 +8,12 @@ drives a sweep writes files: machines of a cluster need no common disk.
 import functools
 import logging
 import os
+import re
 import threading
 import time
 import warnings
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from cqbayes.errors import InputError
@@ -31,26 +33,79 @@ def serial(cells: Sequence[str], numbers: str, jobs: int | None) -> Attempts:
 def processes(cells: Sequence[str], numbers: str, jobs: int | None) -> Attempts:
     """``jobs`` processes on this machine, one for each core where None, that are used again.
 
+    A cell whose process dies is a failed cell. Which one it was, nobody is told: those that were
+    under way are run again one at a time, and all others go on.
+
     Several processes share an accelerator badly: there, set ``JAX_PLATFORMS=cpu``.
+    """
+    from joblib import effective_n_jobs
+
+    left = dict.fromkeys(cells)
+    if effective_n_jobs(jobs or -1) == 1:
+        yield from _one_at_a_time(cells, numbers)
+        return
+    while left:
+        under_way: dict[str, str] = {}
+        try:
+            for done in _together([*left], numbers, jobs, under_way):
+                del left[under_way.pop(done.identity)]
+                yield done
+        except BrokenProcessPool:
+            for done in _one_at_a_time([*under_way.values()], numbers):
+                del left[under_way[done.identity]]
+                yield done
+
+
+def _together(
+    cells: Sequence[str], numbers: str, jobs: int | None, under_way: dict[str, str]
+) -> Attempts:
+    """Many at once; keeps in ``under_way`` which cells were begun, by identity.
 
     Raises:
-        InputError: if a process dies.
+        BrokenProcessPool: if a process dies.
     """
     from joblib import Parallel, delayed
-    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    def begun() -> Iterator[Any]:
+        for cell in cells:
+            under_way[Cell.model_validate_json(cell).identity()] = cell
+            yield delayed(_in_worker)(cell, numbers, os.getpid())
 
     settings: dict[str, Any] = {"batch_size": 1, "return_as": "generator_unordered"}
     parallel: Any = Parallel(n_jobs=jobs or -1, backend="loky", **settings)
     with warnings.catch_warnings():
         # Who stops a sweep knows that cells were under way.
         warnings.filterwarnings("ignore", r"\d+ tasks (have|which)", UserWarning)
-        try:
-            yield from parallel(delayed(_in_worker)(cell, numbers, os.getpid()) for cell in cells)
-        except TerminatedWorkerError:
-            raise InputError(
-                "sweep: a process died, for want of memory perhaps; finished cells are kept: "
-                "go on with the same command and fewer jobs"
-            ) from None
+        yield from parallel(begun())
+
+
+def _one_at_a_time(cells: Sequence[str], numbers: str) -> Attempts:
+    """In one process besides this, and in a new one after each that died."""
+    from joblib.externals.loky import ProcessPoolExecutor
+
+    executor = None
+    try:
+        for cell in cells:
+            executor = executor or ProcessPoolExecutor(max_workers=1)
+            try:
+                yield executor.submit(_in_worker, cell, numbers, os.getpid()).result()
+            except BrokenProcessPool as error:
+                executor = _ended(executor)
+                yield _died(cell, error)
+    finally:
+        _ended(executor)
+
+
+def _ended(executor: Any) -> None:
+    if executor is not None:
+        executor.shutdown(wait=True, kill_workers=True)
+
+
+def _died(cell: str, error: BrokenProcessPool) -> Attempt:
+    codes = re.search(r"exit codes of the workers are \{(.*?)\}", str(error))
+    ended = f" ({codes[1]})" if codes else ""
+    reason = f"its process died{ended}, for want of memory perhaps; make the cell smaller"
+    return Attempt(Cell.model_validate_json(cell).identity(), None, reason)
 
 
 def _in_worker(cell: str, numbers: str, parent: int) -> Attempt:
@@ -67,8 +122,7 @@ def _end_with(parent: int) -> None:
             time.sleep(1)
         os._exit(1)
 
-    if os.getpid() != parent:  # a single job runs in the process that drives
-        threading.Thread(target=watch, daemon=True).start()
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def on_ray(cells: Sequence[str], numbers: str, jobs: int | None) -> Attempts:

@@ -6,6 +6,7 @@ the folder holds.
 """
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -21,6 +22,7 @@ from cqbayes.fingerprint import differences
 from cqbayes.progress import bar
 from cqbayes.provenance import provenance
 from cqbayes.sweep import Cell, Sweep, cells, sweep_of
+from cqbayes.sweep.cell import warning_of
 from cqbayes.sweep.engines import ENGINES
 from cqbayes.sweep.results import cell_of, label, parameters
 
@@ -52,6 +54,8 @@ def run_sweep(
 ) -> list[Outcome]:
     """Runs all cells that the folder does not hold yet.
 
+    Loads that nobody can carry, where they are allowed, are announced on standard error.
+
     Args:
         sweep: what to run.
         out: folder of this sweep alone. It may hold one with fewer cells.
@@ -75,6 +79,8 @@ def run_sweep(
     found = {identity: Outcome(wanted[identity], "kept") for identity in kept}
     todo = [cell.json_text() for identity, cell in wanted.items() if identity not in found]
     if todo:
+        for line in announcements([wanted[i] for i in wanted if i not in found]):
+            print(f"cqbayes: {line}", file=sys.stderr)
         attempts = ENGINES[engine](todo, str(jnp.result_type(float)), jobs)
         with bar("cells", total=len(todo), show=progress) as advance, closing(attempts):
             for identity, shard, reason in attempts:
@@ -83,6 +89,31 @@ def run_sweep(
                 found[identity] = Outcome(wanted[identity], state, reason)
                 advance(1)
     return [found[identity] for identity in wanted]
+
+
+def announcements(todo: Sequence[Cell]) -> Iterator[str]:
+    """What is to be said of loads before they are run, once for each environment."""
+    said: set[str] = set()
+    looked: set[tuple[str, int, int]] = set()
+    for cell in todo:
+        name = str(cell.environment.model_dump(exclude_defaults=True))
+        # All of a world that the policy has no part in.
+        world = (name, cell.seed, cell.num_seeds)
+        if not cell.environment.unstable or name in said or world in looked:
+            continue
+        looked.add(world)
+        warning = _warning(cell)
+        if warning:
+            said.add(name)
+            yield f"environment {name}: {warning}"
+
+
+def _warning(cell: Cell) -> str | None:
+    """Of what cannot be made, the cell itself says why."""
+    try:
+        return warning_of(cell)
+    except Exception:
+        return None
 
 
 def _opened(folder: Path, sweep: Sweep, wanted: Mapping[str, Cell]) -> Path:

@@ -4,11 +4,14 @@ from pathlib import Path
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
 
+from cqbayes.environments.load import capacity, check_stable
 from cqbayes.environments.queue import retrial_queue
+from cqbayes.environments.rules import Arrivals
 from cqbayes.environments.synthetic import synthetic
 from cqbayes.environments.traffic import block_bootstrap, check_times, read_trace, replay
 from cqbayes.errors import InputError
@@ -107,6 +110,39 @@ def test_real_traces(name, bursty, key):
 def test_bad_traces(times, message):
     with pytest.raises(InputError, match=message):
         check_times(np.array(times))
+    with pytest.raises(InputError, match=message):
+        replay(np.array(times), 0.4)
+
+
+@pytest.mark.parametrize(("hole", "noticed"), [(0, False), (15, False), (200, True), (1_800, True)])
+def test_missing_stretches_of_steady_traffic(hole, noticed):
+    """In mean gaps; 20,000 requests have lulls of a dozen."""
+    times = np.cumsum(np.random.default_rng(3).exponential(size=20_000))
+    times[11_000:] += hole
+    if not noticed:
+        check_times(times)
+        return
+    with pytest.raises(InputError, match=r"no gap over .* after row 10999; cut the trace there"):
+        check_times(times)
+    with pytest.raises(InputError, match=r"pass a larger longest_gap"):
+        replay(times, 0.4)
+    assert replay(times, 0.4, longest_gap=2_000.0).counts.sum() == 20_000
+
+
+@pytest.mark.parametrize("holes", [1, 5])
+def test_several_missing_stretches(holes):
+    times = np.cumsum(np.random.default_rng(3).exponential(size=20_000))
+    for place in range(1, holes + 1):
+        times[3_000 * place :] += 1_000
+    with pytest.raises(InputError, match="expected no gap over"):
+        check_times(times)
+
+
+def test_lulls_of_bursty_traffic_are_its_own():
+    for seed in range(40):
+        check_times(_bursty(seed))
+    for size in (2, 5, 60):
+        check_times(np.cumsum(np.random.default_rng(size).exponential(size=size)))
 
 
 @pytest.mark.parametrize("rate", [0.0, -1.0, np.nan, np.inf])
@@ -125,12 +161,48 @@ def test_bad_files(tmp_path, key):
     pd.DataFrame({"seconds": [1.0]}).to_parquet(path)
     with pytest.raises(InputError, match="expected a column t_s"):
         read_trace(path)
+    for wrong in (["1", "2"], pd.to_datetime(["2024-01-01", "2024-01-02"]), [True, False]):
+        pd.DataFrame({"t_s": wrong}).to_parquet(path)
+        with pytest.raises(InputError, match="expected numbers of seconds in column t_s, got "):
+            read_trace(path)
     pd.DataFrame({"trace": ["a", "a", "b"], "t_s": [1.0, 2.0, 0.0]}).to_parquet(path)
     with pytest.raises(InputError, match="expected one of the traces a, b, got None"):
         read_trace(path)
     with pytest.raises(InputError, match="expected one of the traces a, b, got c"):
         read_trace(path, "c")
+    pd.DataFrame({"trace": [1, 1, 2], "t_s": [1, 2, 0]}).to_parquet(path)
+    with pytest.raises(InputError, match="expected one of the traces 1, 2, got 3"):
+        read_trace(path, "3")
+    assert read_trace(path, "1").tolist() == [0, 1]
     with pytest.raises(InputError, match="block: expected 1 to"):
         block_bootstrap(key, replay(_bursty(), 0.4), 10, 2, 10**6)
     with pytest.raises(InputError, match="an arrival rate or a trace of arrivals, not both"):
         retrial_queue(synthetic(key), 0.3, arrivals=replay(_bursty(), 0.4))
+
+
+@pytest.mark.parametrize(
+    ("counts", "most", "message"),
+    [
+        ([0, 2, 1], 1, "counts from 0 to most, which is 1, got 0 to 2"),
+        ([0, -1, 1], 1, "counts from 0 to most, which is 1, got -1 to 1"),
+        ([[0, 1]], 1, r"a count for each round, got shape \(1, 2\); .*filter_vmap"),
+        ([], 1, r"a count for each round, got shape \(0,\)"),
+    ],
+)
+def test_arrivals_that_no_queue_can_follow(counts, most, message, key):
+    """More than there are places prepared for would wait as queries that nobody has asked."""
+    with pytest.raises(InputError, match=message):
+        retrial_queue(synthetic(key), arrivals=Arrivals(jnp.array(counts, jnp.int32), most))
+
+
+def test_a_trace_in_which_nobody_comes(key):
+    population = synthetic(key)
+    env = retrial_queue(population, arrivals=Arrivals(jnp.zeros(5, jnp.int32), 0))
+    assert not simulate(key, oracle(population), env, 12).metrics.served.any()
+
+
+def test_the_rate_of_a_trace_is_compared_with_what_a_queue_can_carry(key):
+    limit = capacity(synthetic(key))
+    assert check_stable(replay(_bursty(), float(limit) - 0.05).rate, limit) is None
+    with pytest.raises(InputError, match="unstable load"):
+        check_stable(replay(_bursty(), float(limit) + 0.05).rate, limit)

@@ -2,10 +2,12 @@
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from seen import seen
 
+from cqbayes.choice import ChoiceData
 from cqbayes.errors import InputError
 from cqbayes.policies import Action, Policy
 from cqbayes.policies.cqb_eps import cqb_eps
@@ -25,9 +27,18 @@ def _actions(policy: Policy, t: int, draws: int = DRAWS, state=None) -> Action:
     return jax.jit(jax.vmap(lambda key: policy.select(key, state, room)))(keys)
 
 
+def _row(offered: np.ndarray, weight: float = 1.0) -> ChoiceData:
+    return ChoiceData(
+        context=jnp.zeros((1, DIM)),
+        offered=jnp.asarray(offered)[None],
+        choice=jnp.zeros(1, jnp.int32),
+        weight=jnp.array([weight]),
+    )
+
+
 def _optimistic(policy: Policy, t: int, slate_size: int) -> Action:
     inner = cqb_opt(NUM_LLMS, DIM, slate_size)
-    state = policy.init(jax.random.key(0))
+    state = inner.init(jax.random.key(0))
     return inner.select(jax.random.key(0), state, seen(ROOM, wait=WAIT, t=t))
 
 
@@ -48,13 +59,29 @@ def test_cqb_eps_takes_the_llms_in_turn_on_the_newest_query(slate_size):
     policy = cqb_eps(NUM_LLMS, DIM, slate_size, horizon=HORIZON)
     tau = int(np.ceil((DIM + 1) * np.log(HORIZON) * NUM_LLMS / slate_size))
     offered = np.zeros(NUM_LLMS)
-    for t in [*range(1, 9), tau - 1, tau]:
-        done = _actions(policy, t, 3)
+    state = policy.init(jax.random.key(0))
+    for n, t in enumerate([*range(1, 9), tau - 1, tau]):
+        done = _actions(policy, t, 3, state)
         assert (done.query == 2).all()
-        turn = {((t - 1) * slate_size + i) % NUM_LLMS for i in range(slate_size)}
+        turn = {(n * slate_size + i) % NUM_LLMS for i in range(slate_size)}
         assert all(set(np.flatnonzero(row)) == turn for row in np.asarray(done.offered))
         offered += np.asarray(done.offered[0]) * (t <= 8)
+        state = policy.update(jax.random.key(1), state, _row(done.offered[0]))
     assert (offered == 8 * slate_size / NUM_LLMS).all()
+
+
+def test_rounds_in_which_nothing_waits_take_no_turn_of_cqb_eps():
+    """Else, with an arrival in every second round, every second LLM would never be tried."""
+    policy = cqb_eps(NUM_LLMS, DIM, 1, horizon=HORIZON)
+    state = policy.init(jax.random.key(0))
+    taken = []
+    for t in range(1, 9):
+        offered = _actions(policy, t, 1, state).offered[0]
+        served = t % 2 == 0
+        state = policy.update(jax.random.key(1), state, _row(offered, weight=float(served)))
+        if served:
+            taken += np.flatnonzero(offered).tolist()
+    assert taken == list(range(NUM_LLMS))
 
 
 def test_cqb_eps_then_explores_at_the_inverse_root_of_the_horizon():
