@@ -48,7 +48,8 @@ class Cache:
             rows = self._file.execute(
                 f"SELECT key, vector FROM embedding WHERE key IN ({marks})", part
             )
-            found.update({key: np.frombuffer(vector, np.float32) for key, vector in rows})
+            whole = ((key, vector) for key, vector in rows if len(vector) % 4 == 0)
+            found.update({key: np.frombuffer(vector, "<f4") for key, vector in whole})
         return found
 
     def put(self, vectors: Mapping[bytes, np.ndarray]) -> None:

@@ -3,13 +3,15 @@
 A small projection head on frozen embeddings is trained with soft-label InfoNCE. Two queries are a
 positive pair to the degree that the LLMs' score profiles ``s_i`` in ``[0, 1]^N`` on them agree::
 
-    q_ij = softmax_{j != i}( -||s_i - s_j||^2 / (N agreement) )         what is wanted
+    q_ij = softmax_{j != i}( -||s_i - s_j||^2 / (agreement D) )         what is wanted
     p_ij = softmax_{j != i}( z_i . z_j / temperature )                  what the contexts say
     loss = - mean_i sum_{j != i} q_ij log p_ij  -  (the same with p = q, its least value)
 
-over the pairs of a batch. The head begins as the principal components, and its hidden layer at
-zero, so that training starts from that baseline. It stops when the loss on queries that are held
-out *of the training split* has not fallen for some epochs, and goes back to where it was least.
+over the pairs of a batch, with ``D`` the mean of ``||s_i - s_j||^2``. The temperature is learnt
+with the head: with a fixed one, contexts fall together before they come apart. The head begins as
+the principal components, and its hidden layer at zero, so that training starts from that baseline.
+It stops when the loss on queries that are held out *of the training split* has not fallen for some
+epochs, and goes back to where it was least.
 
 Source: van den Oord, Li and Vinyals, Representation learning with contrastive predictive coding,
 2018; that queries are paired by score profiles is arXiv 2602.02061's idea, this loss our reading.
@@ -35,8 +37,9 @@ class Settings(NamedTuple):
 
     Attributes:
         hidden: units of the hidden layer; 0 for a linear head.
-        temperature: of the contexts' similarities.
-        agreement: mean squared difference of two profiles at which a pair counts 1 / e.
+        temperature: of the contexts' similarities, to begin with.
+        agreement: squared difference of two profiles at which a pair counts 1 / e, in units of its
+            mean over all pairs.
         batch_size: queries whose pairs are compared.
         learning_rate, weight_decay: of AdamW.
         epochs: at most so many.
@@ -45,9 +48,9 @@ class Settings(NamedTuple):
     """
 
     hidden: int = 256
-    temperature: float = 0.2
-    agreement: float = 0.1
-    batch_size: int = 512
+    temperature: float = 0.5
+    agreement: float = 0.5
+    batch_size: int = 256
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
     epochs: int = 100
@@ -107,22 +110,27 @@ def contrastive(
     held_out = max(2, round(settings.validation * len(score)))
     parts = {"validation": order[:held_out], "training": order[held_out:]}
     start = pca(embedding[parts["training"]], dim, encoder=encoder)
+    centred = embedding - start.mean
+    # At a mean square norm of 1, as sentence embeddings have: one learning rate fits any encoder.
+    norm = np.sqrt(np.mean(np.sum(centred[parts["training"]] ** 2, axis=1)))
     x, s = (
         {
             name: torch.as_tensor(values[rows], dtype=torch.float32, device=where)
             for name, rows in parts.items()
         }
-        for values in (embedding - start.mean, score)
+        for values in (centred / norm, score)
     )
     made = _Training(start.linear, settings, seed, where)
     identity = _identity(embedding, score, dim, seed, settings, encoder)
     if checkpoint is not None and Path(checkpoint).exists():
         made.restore(Path(checkpoint), identity)
 
+    # The mean over all pairs is twice the variance. Profiles that are all the same leave it at 0.
+    scale = settings.agreement * max(2 * float(s["training"].var(dim=0).sum()), 1e-12)
+
     def loss(name: str, rows: Any) -> Any:
-        return soft_info_nce(
-            made.head(x[name][rows]), s[name][rows], settings.temperature, settings.agreement
-        )
+        z = made.head(x[name][rows])
+        return soft_info_nce(z, s[name][rows], made.log_temperature.exp(), scale)
 
     with bar("contrastive refinement", total=settings.epochs, show=progress) as advance:
         advance(made.epoch)
@@ -135,19 +143,20 @@ def contrastive(
             if checkpoint is not None:
                 write_bytes(made.saved(identity), checkpoint)
             advance(1)
-    linear, *layer = made.best_arrays()
-    hidden = Hidden(*layer) if layer else None
+    linear, *layer = made.best_arrays()[1:]
+    hidden = Hidden(layer[0] / norm, *layer[1:]) if layer else None
     curve = Curve(made.losses["training"], made.losses["validation"], made.best_epoch)
-    return Projection("contrastive", encoder, start.mean, linear, hidden), curve
+    return Projection("contrastive", encoder, start.mean, linear / norm, hidden), curve
 
 
-def soft_info_nce(z: Any, score: Any, temperature: float, agreement: float) -> Any:
+def soft_info_nce(z: Any, score: Any, temperature: Any, scale: float) -> Any:
     """The loss of one batch, a tensor: 0 where the contexts say exactly what is wanted.
 
     Args:
         z: contexts ``[batch, dim]`` of any norm.
         score: profiles ``[batch, llm]``.
-        temperature, agreement: as in :class:`Settings`.
+        temperature: of the contexts' similarities.
+        scale: ``agreement D`` above.
     """
     import torch  # pyright: ignore[reportMissingImports]
 
@@ -158,8 +167,7 @@ def soft_info_nce(z: Any, score: Any, temperature: float, agreement: float) -> A
         # A finite number, since 0 * -inf is NaN.
         return torch.log_softmax(similarity.masked_fill(itself, -1e9), dim=1)
 
-    gap = torch.cdist(score, score).square() / score.shape[1]
-    wanted = logs(-gap / agreement)
+    wanted = logs(-torch.cdist(score, score).square() / scale)
     found = logs(z @ z.T / temperature)
     return (wanted.exp() * (wanted - found)).sum(dim=1).mean()
 
@@ -189,8 +197,7 @@ class _Training:
         self.torch, self.device = torch, device
         rng = np.random.default_rng([seed, 1])
         wide, dim = linear.shape
-        # Scaled so that the components' coordinates have a norm near 1.
-        arrays = [linear]
+        arrays = [np.log(settings.temperature), linear]
         if settings.hidden:
             into = rng.normal(size=(wide, settings.hidden))
             arrays += [into, np.zeros(settings.hidden), np.zeros((settings.hidden, dim))]
@@ -205,8 +212,12 @@ class _Training:
         self.best = [w.detach().clone() for w in self.weights]
         self.losses: dict[str, list[float]] = {"training": [], "validation": []}
 
+    @property
+    def log_temperature(self) -> Any:
+        return self.weights[0]
+
     def head(self, x: Any) -> Any:
-        linear, *layer = self.weights
+        linear, *layer = self.weights[1:]
         z = x @ linear
         if layer:
             into, bias, out = layer

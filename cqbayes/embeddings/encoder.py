@@ -126,7 +126,7 @@ def embed(
     keys = [hashlib.sha256(f"{encoder.name}\0{text}".encode()).digest() for text in clean]
     unique = dict(zip(keys, clean, strict=True))
     with Cache(folder) as store:
-        known = store.get(list(unique))
+        known = {key: v for key, v in store.get(list(unique)).items() if _is_unit(v)}
         # By length, so that little of a batch is padding.
         new = sorted((key for key in unique if key not in known), key=lambda key: len(unique[key]))
         with bar("encode texts", total=len(new), show=progress and bool(new)) as advance:
@@ -137,6 +137,10 @@ def embed(
                 known.update(zip(part, vectors, strict=True))
                 advance(len(part))
     return np.stack([known[key] for key in keys])
+
+
+def _is_unit(vector: np.ndarray) -> bool:
+    return bool(abs(np.linalg.norm(vector) - 1) < 1e-3)
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
