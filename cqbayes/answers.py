@@ -309,6 +309,21 @@ def joined(parts: Sequence[Answers]) -> Answers:
     return one._replace(**stacked, cost=cost)
 
 
+def sample(answers: Answers, most: int, seed: int = 0) -> Answers:
+    """At most so many of the queries, drawn without replacement, in their order.
+
+    Example:
+        >>> name = np.array(["a", "b", "c"])
+        >>> three = Answers("d", ("m",), name, name, name, name, np.zeros((3, 1)))
+        >>> len(sample(three, 2).text)
+        2
+    """
+    count = len(answers.query_id)
+    if count <= most:
+        return answers
+    return answers.rows(np.sort(np.random.default_rng(seed).permutation(count)[:most]))
+
+
 def split_by_hash(names: Iterable[str], train: float = 0.7) -> np.ndarray:
     """ "train" or "test" for each query, by its name or text alone: the same in whatever file.
 

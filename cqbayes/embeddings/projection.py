@@ -103,14 +103,10 @@ def save_projection(path: str | Path, projection: Projection, **facts: Any) -> N
     arrays = {"mean": projection.mean, "linear": projection.linear}
     if projection.hidden is not None:
         arrays |= {f"hidden.{name}": a for name, a in projection.hidden._asdict().items()}
-    metadata = {
-        "format": FORMAT,
-        "method": projection.method,
-        "encoder": projection.encoder,
-        "facts": json.dumps(facts),
-    }
+    named = {"method": projection.method, "encoder": projection.encoder, "facts": facts}
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    write_bytes(save(contiguous, metadata), path)
+    # All under one key: the order of several is not always the same.
+    write_bytes(save(contiguous, {FORMAT: json.dumps(named, sort_keys=True)}), path)
 
 
 def load_projection(path: str | Path, *, encoder: str | None = None) -> Projection:
@@ -127,13 +123,13 @@ def load_projection(path: str | Path, *, encoder: str | None = None) -> Projecti
 
     try:
         with safe_open(str(path), framework="numpy") as file:
-            facts = file.metadata() or {}
+            facts = json.loads((file.metadata() or {}).get(FORMAT, "{}"))
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise InputError(f"{path}: expected a projection (safetensors), got: {error}") from None
     hidden = [f"hidden.{name}" for name in Hidden._fields]
     whole = {"mean", "linear"}, {"mean", "linear", *hidden}
-    if facts.get("format") != FORMAT or set(arrays) not in whole:
+    if not {"method", "encoder"} <= set(facts) or set(arrays) not in whole:
         raise InputError(f"{path}: expected a projection as save_projection writes it, got another")
     layer = Hidden(*(arrays[name] for name in hidden)) if len(arrays) > 2 else None
     made = Projection(facts["method"], facts["encoder"], arrays["mean"], arrays["linear"], layer)

@@ -51,7 +51,7 @@ def test_the_loss_is_least_where_contexts_say_what_is_wanted():
     assert float(z.grad.abs().max()) < 1e-9
 
 
-def hidden_direction(seed: int, num: int = 600, wide: int = 12) -> tuple[np.ndarray, np.ndarray]:
+def hidden_direction(seed: int, num: int = 1_500, wide: int = 12) -> tuple[np.ndarray, np.ndarray]:
     """Scores hang on the sign of one faint direction of the embeddings, which PCA leaves out."""
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(num, wide)) * np.array([*np.linspace(3, 2, wide - 1), 0.7])
