@@ -11,6 +11,8 @@ from cqbayes.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cqbayes.answers import Answers
+    from cqbayes.datasets import Card
     from cqbayes.environments.scores import ScoreTable
     from cqbayes.inference import Engine
     from cqbayes.policies import Policy, Setup
@@ -27,11 +29,11 @@ def names(package: str) -> list[str]:
     return sorted(entry.name for entry in pkgutil.iter_modules(module.__path__))
 
 
-def _load(package: str, kind: str, name: str, attribute: str) -> Any:
+def _load(package: str, kind: str, name: str, attribute: str, *default: Any) -> Any:
     known = names(package)
     if name not in known:
         raise InputError(f"{kind}: expected one of {', '.join(known)}, got {name!r}")
-    return getattr(importlib.import_module(f"cqbayes.{package}.{name}"), attribute)
+    return getattr(importlib.import_module(f"cqbayes.{package}.{name}"), attribute, *default)
 
 
 def load_model(name: str) -> "PreferenceModel":
@@ -56,6 +58,27 @@ def load_engine(name: str) -> "Engine":
 def load_scores(name: str, dim: int = 16) -> "ScoreTable":
     """The score table of ``data/<name>/``, with contexts of ``dim`` dimensions."""
     return _load("data", "data set", name, "load")(dim=dim)
+
+
+def load_answers(name: str, **settings: Any) -> "Answers":
+    """The queries of ``data/<name>/`` in words, with scores.
+
+    Args:
+        name: of the data set.
+        settings: further keywords of its ``answers``.
+
+    Raises:
+        InputError: for a data set that has no text, or whose files are not there.
+    """
+    answers = _load("data", "data set", name, "answers", None)
+    if answers is None:
+        raise InputError(f"{name}: expected a data set with text, this one has contexts only")
+    return answers(**settings)
+
+
+def load_card(name: str) -> "Card":
+    """The ``CARD`` of ``data/<name>/``: what it is, and which files it needs."""
+    return _load("data", "data set", name, "CARD")
 
 
 def policy_names() -> list[str]:

@@ -156,6 +156,42 @@ def sweep(
         raise typer.Exit(1)
 
 
+data_app = typer.Typer(help="Data sets: which there are, and their files.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+
+@data_app.command("list")
+def list_data() -> None:
+    """Which data sets there are, and whether their files are there."""
+    from cqbayes.catalogue import names
+    from cqbayes.datasets import card, data_folder, state
+
+    rows = [("name", "LLMs", "queries", "licence", "files")]
+    for name in names("data"):
+        known = card(name)
+        rows.append((name, str(known.llms), known.queries, known.licence, state(name)))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        typer.echo(line.rstrip())
+    typer.echo(f"\nfolder  {data_folder()}")
+
+
+@data_app.command("get")
+def get_data(
+    name: Annotated[str, typer.Argument(help="A data set of cqbayes data list.")],
+    folder: Annotated[
+        Path | None,
+        typer.Option(help="Where to put the files; default: where they are looked for."),
+    ] = None,
+) -> None:
+    """Downloads the files of a data set; what was begun goes on."""
+    from cqbayes.datasets import get
+
+    for path in get(name, folder, progress=True):
+        typer.echo(path)
+
+
 def main() -> None:
     """Runs a command; bad input is one line on standard error and exit code 2."""
     try:

@@ -9,7 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import platformdirs
+
 from cqbayes.errors import InputError
+
+
+def cache_folder() -> Path:
+    """Where what can be made again is kept: ``$CQBAYES_CACHE``, or the user's cache folder."""
+    return Path(os.environ.get("CQBAYES_CACHE") or platformdirs.user_cache_path("cqbayes"))
 
 
 def writable_folder(path: str | Path) -> Path:

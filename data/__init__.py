@@ -1,1 +1,1 @@
-"""One folder per data set: data sheet, small files, load()."""
+"""One folder per data set: data sheet, how its files are read, and small files themselves."""

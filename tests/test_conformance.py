@@ -1,5 +1,10 @@
 """Every policy, model, engine and data set, found by discovery, keeps the contract."""
 
+import importlib
+import inspect
+import os
+from pathlib import Path
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,7 +14,7 @@ from numpyro.infer import SVI, Predictive, Trace_ELBO
 from numpyro.infer.autoguide import AutoNormal
 from numpyro.optim import Adam
 
-from cqbayes import belief, catalogue
+from cqbayes import belief, catalogue, datasets
 from cqbayes.density import log_posterior
 from cqbayes.environments.queue import retrial_queue
 from cqbayes.environments.scores import from_scores
@@ -21,6 +26,7 @@ from cqbayes.posterior import Posterior
 from cqbayes.preference import layout, program, sizes_of
 from cqbayes.simulate import simulate
 
+ROOT = Path(__file__).parent.parent
 POLICIES = catalogue.policy_names()
 POLICIES += [f"fifo_{name}" for name in POLICIES]
 MODELS, ENGINES, DATA = (catalogue.names(p) for p in ("models", "inference", "data"))
@@ -223,7 +229,41 @@ def test_bad_calls_of_engines(engine, choices):
 
 
 @pytest.mark.parametrize("name", DATA)
-def test_data_sets_keep_their_promises(name):
+def test_data_sets_say_what_they_are(name):
+    known = catalogue.load_card(name)
+    assert known.llms >= 2
+    assert known.queries
+    assert known.licence
+    assert known.source
+    sheet = (ROOT / "data" / name / "DATASHEET.md").read_text()
+    for part in ("# " + name, "## Source and licence", "## Columns", "## What it is not"):
+        assert part in sheet
+    for file in known.files:
+        assert file.name in sheet or file.name.split("-")[0] in sheet
+        assert file.sha256 is None or file.sha256 in sheet
+    module = importlib.import_module(f"cqbayes.data.{name}")
+    assert inspect.signature(module.load).parameters["dim"].default == 16
+
+
+@pytest.mark.parametrize("name", [name for name in DATA if catalogue.load_card(name).files])
+def test_data_sets_with_text_keep_their_promises(name, monkeypatch):
+    if "CQBAYES_DATA" not in os.environ:
+        monkeypatch.setenv("CQBAYES_DATA", str(ROOT.parent / "shared" / "data"))
+    if absent := datasets.missing(name):
+        pytest.skip(f"{', '.join(absent)}: not there")
+    answers, known = catalogue.load_answers(name), catalogue.load_card(name)
+    assert answers.name == name
+    assert len(answers.llms) == known.llms
+    assert answers.score.shape == (len(answers.query_id), known.llms)
+    assert set(np.unique(answers.split)) == {"train", "test"}
+    assert len(set(answers.query_id)) == len(answers.query_id)
+    assert ((answers.score >= 0) & (answers.score <= 1)).all()
+    assert answers.cost is None or (answers.cost >= 0).all()
+    assert all(isinstance(text, str) for text in answers.text)
+
+
+@pytest.mark.parametrize("name", [name for name in DATA if not catalogue.load_card(name).files])
+def test_data_sets_in_the_package_keep_their_promises(name):
     table = catalogue.load_scores(name, dim=8)
     assert set(np.unique(table.split)) == {"train", "test"}
     np.testing.assert_allclose(np.linalg.norm(table.context, axis=1), 1, rtol=1e-5)
@@ -245,7 +285,10 @@ def test_data_sets_keep_their_promises(name):
     [
         (lambda: catalogue.load_model("nope"), "model: expected one of .*disjoint_mnl.*got 'nope'"),
         (lambda: catalogue.load_engine("nope"), "engine: expected one of .*nuts.*got 'nope'"),
-        (lambda: catalogue.load_scores("nope"), "data set: expected one of paretobandit3"),
+        (lambda: catalogue.load_scores("nope"), "data set: expected one of .*paretobandit3"),
+        (lambda: catalogue.load_answers("nope"), "data set: expected one of .*routerdc7"),
+        (lambda: catalogue.load_answers("paretobandit3"), "expected a data set with text"),
+        (lambda: catalogue.load_card("nope"), "data set: expected one of .*got 'nope'"),
         (lambda: catalogue.load_policy("nope", _setup()), "policy: expected one of acqb.*'nope'"),
         (lambda: catalogue.load_policy("fifo_nope", _setup()), "policy: expected one of"),
         (lambda: catalogue.load_policy("fifo", _setup()), "policy: expected one of"),

@@ -33,7 +33,7 @@ class ScoreTable(NamedTuple):
         query_id, task, split: strings ``[query]``; ``split`` is "train" or "test".
         context: unit-norm embeddings ``[query, dim]``.
         score: ``[query, llm]`` in [0, 1].
-        cost: ``[query, llm]`` in dollars.
+        cost: ``[query, llm]`` in dollars, or None where nothing is known.
     """
 
     name: str
@@ -43,7 +43,7 @@ class ScoreTable(NamedTuple):
     split: np.ndarray
     context: np.ndarray
     score: np.ndarray
-    cost: np.ndarray
+    cost: np.ndarray | None = None
 
     def part(self, split: str) -> "ScoreTable":
         """Only the rows of one split."""
@@ -53,8 +53,13 @@ class ScoreTable(NamedTuple):
                 f"{self.name}: expected a split among {', '.join(np.unique(self.split))}, "
                 f"got {split!r}"
             )
-        columns = ("query_id", "task", "split", "context", "score", "cost")
-        return self._replace(**{name: getattr(self, name)[rows] for name in columns})
+        return self.rows(rows)
+
+    def rows(self, keep: np.ndarray) -> "ScoreTable":
+        """Only some of the queries, by a mask or by places."""
+        columns = ("query_id", "task", "split", "context", "score")
+        cost = None if self.cost is None else self.cost[keep]
+        return self._replace(**{name: getattr(self, name)[keep] for name in columns}, cost=cost)
 
 
 def from_scores(table: ScoreTable, contradiction: float = 0.1) -> Population:
@@ -74,7 +79,7 @@ def from_scores(table: ScoreTable, contradiction: float = 0.1) -> Population:
     return Population(
         draw=Partial(_draw, jnp.asarray(table.context, float)),
         utility=Partial(_look_up, utility),
-        cost=Partial(_look_up, jnp.asarray(table.cost, float)),
+        cost=None if table.cost is None else Partial(_look_up, jnp.asarray(table.cost, float)),
     )
 
 
@@ -123,25 +128,64 @@ def read_scores(path: Path, *, sha256: str | None, dim: int) -> ScoreTable:
         raise InputError(f"{path}: expected 1 to {width} context dimensions, got {dim}")
     context = table["context"].combine_chunks().flatten().to_numpy().reshape(-1, width)[:, :dim]
     score = np.stack([table[f"score|{llm}"].to_numpy() for llm in llms], axis=1)
-    query_id = table["query_id"].to_numpy()
-    outside = ~((score >= 0) & (score <= 1)).all(axis=1)
-    if outside.any():
-        raise InputError(f"{path}: expected scores in [0, 1], row {np.argmax(outside)} has others")
-    if len(np.unique(query_id)) < len(query_id):
-        raise InputError(f"{path}: expected each query_id once, some occur twice")
-    norm = np.linalg.norm(context, axis=1, keepdims=True)
-    flat = ~(np.isfinite(norm[:, 0]) & (norm[:, 0] > 0))
-    if flat.any():
-        raise InputError(
-            f"{path}: expected finite contexts other than 0, not so row {np.argmax(flat)}"
-        )
+    query_id, split = table["query_id"].to_numpy(), table["split"].to_numpy()
+    cost = np.stack([table[f"cost_usd|{llm}"].to_numpy() for llm in llms], axis=1)
+    check_scores(str(path), query_id, split, score, cost)
     return ScoreTable(
         name=path.parent.name,
         llms=llms,
         query_id=query_id,
         task=table["task"].to_numpy(),
-        split=table["split"].to_numpy(),
-        context=context / norm,
+        split=split,
+        context=unit_rows(str(path), context),
         score=score,
-        cost=np.stack([table[f"cost_usd|{llm}"].to_numpy() for llm in llms], axis=1),
+        cost=cost,
     )
+
+
+def check_scores(
+    where: str,
+    query_id: np.ndarray,
+    split: np.ndarray,
+    score: Float[np.ndarray, "query llm"],
+    cost: Float[np.ndarray, "query llm"] | None,
+) -> None:
+    """Refuses scores that cannot be meant.
+
+    Args:
+        where: the file or data set, for the message.
+        query_id, split, score, cost: as in :class:`ScoreTable`.
+
+    Raises:
+        InputError: names the first row, from 0, whose score is outside [0, 1], whose cost is not
+            a number of dollars, whose split is neither "train" nor "test", or whose query was
+            there already.
+    """
+    if len(query_id) == 0:
+        raise InputError(f"{where}: expected at least one query, got none")
+    _refuse(where, ~((score >= 0) & (score <= 1)).all(axis=1), "scores in [0, 1], one an LLM")
+    if cost is not None:
+        good = (np.isfinite(cost) & (cost >= 0)).all(axis=1)
+        _refuse(where, ~good, "costs in dollars, not negative")
+    _refuse(where, ~np.isin(split, ("train", "test")), 'a split "train" or "test"')
+    _, first = np.unique(query_id, return_index=True)
+    again = np.ones(len(query_id), bool)
+    again[first] = False
+    _refuse(where, again, "each query_id once")
+
+
+def _refuse(where: str, wrong: np.ndarray, expected: str) -> None:
+    if wrong.any():
+        raise InputError(f"{where}: expected {expected}, not so in row {int(np.argmax(wrong))}")
+
+
+def unit_rows(where: str, context: Float[np.ndarray, "query dim"]) -> np.ndarray:
+    """Rows at unit norm.
+
+    Raises:
+        InputError: names the first row that is not finite, or 0.
+    """
+    norm = np.linalg.norm(context, axis=1, keepdims=True)
+    flat = ~(np.isfinite(norm[:, 0]) & (norm[:, 0] > 0))
+    _refuse(where, flat, "finite contexts other than 0")
+    return context / norm

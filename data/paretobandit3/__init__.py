@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+from cqbayes.datasets import Card
 from cqbayes.environments.scores import ScoreTable, read_scores
 
 PATH = Path(__file__).with_name("scores.parquet")
 SHA256 = "707fbf9523d77484316494847c4d4cc061e59367f6baf74c20e6d22932f8fb00"
+CARD = Card(3, "3,609", "Apache-2.0", "the Python package paretobandit 0.1.1")
 
 
 def load(dim: int = 16) -> ScoreTable:

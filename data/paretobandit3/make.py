@@ -82,8 +82,9 @@ def encode(prompts: list[str]) -> np.ndarray:
     torch.set_num_threads(1)
     encoder = load_model(device="cpu")
     tokens = encoder.tokenizer(prompts, truncation=False, verbose=False)["input_ids"]
-    longer = sum(len(ids) > encoder.max_seq_length for ids in tokens)
-    print(f"{longer} prompts are cut to the first {encoder.max_seq_length} tokens")
+    most: Any = encoder.max_seq_length
+    longer = sum(len(ids) > most for ids in tokens)
+    print(f"{longer} prompts are cut to the first {most} tokens")
     return np.asarray(encoder.encode(prompts, batch_size=32, normalize_embeddings=True))
 
 

@@ -36,11 +36,13 @@ def test_round_trip(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"score|m": [0.5, 1.5]}, r"scores in \[0, 1\], row 1"),
-        ({"score|m": [0.5, float("nan")]}, r"scores in \[0, 1\], row 1"),
+        ({"score|m": [0.5, 1.5]}, r"scores in \[0, 1\], .*row 1"),
+        ({"score|m": [0.5, float("nan")]}, r"scores in \[0, 1\], .*row 1"),
+        ({"cost_usd|m": [0.1, -1.0]}, "costs in dollars, .*row 1"),
+        ({"split": ["train", "dev"]}, "split .*row 1"),
         ({"score|m": None}, "expected columns"),
         ({"cost_usd|m": None}, "expected columns cost_usd|m"),
-        ({"query_id": ["a", "a"]}, "each query_id once"),
+        ({"query_id": ["a", "a"]}, "each query_id once, .*row 1"),
         ({"context": [[1.0, 2.0], [1.0]]}, "lists of one length"),
         ({"context": pa.array([[0.0, 0.0], [1.0, 0.0]], pa.list_(pa.float32(), 2))}, "row 0"),
     ],

@@ -1,0 +1,253 @@
+# %% [markdown]
+# # Does contrastive refinement pay?
+#
+# Contexts of d = 8, 16, 32, 64 dimensions from the same frozen sentence embeddings by four methods:
+# contrastive refinement, a supervised linear projection (partial least squares), principal
+# components, and the 384 raw coordinates. Projections are fitted to training queries alone and
+# judged on held-out ones:
+#
+# - held-out log-loss, area under the curve, score of the LLM that would be picked, and Kendall's
+#   tau of the LLMs' order, by logistic regressions on the training queries' scores (full
+#   information);
+# - routing and queue-length regret of ACQB, which starts from nothing and sees one answer at a
+#   time.
+#
+# Queries, scores and embeddings are real; users, their retrials and the queue are simulated. At
+# most 4,000 queries of a data set are used, drawn with seed 0. Settings of the refinement were
+# chosen on parts of training splits.
+#
+#     CQBAYES_DATA=FOLDER python analyses/refinement.py [--smoke] [--redraw] [--out FOLDER]
+#
+# It needs the extra `embed`, and in the folder whatever there is of `paretobandit4`, `llmrouter9`,
+# `routerbench3k`, `routerdc7` (queries asked ten times) and `routellm2`. The smoke run is on
+# made-up text.
+
+# %%
+import argparse
+from pathlib import Path
+
+import jax
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from cqbayes import belief, datasets
+from cqbayes.answers import Answers, sample, split_by_hash
+from cqbayes.catalogue import load_answers, load_model
+from cqbayes.embeddings import METHODS, contexts
+from cqbayes.embeddings.encoder import Encoder, load_encoder
+from cqbayes.embeddings.quality import quality
+from cqbayes.environments.load import capacity
+from cqbayes.environments.queue import retrial_queue
+from cqbayes.environments.scores import ScoreTable, from_scores
+from cqbayes.errors import InputError
+from cqbayes.files import replacing, writable_folder
+from cqbayes.plots import save
+from cqbayes.policies.acqb import acqb
+from cqbayes.policies.oracle import oracle
+from cqbayes.preference import Sizes
+from cqbayes.progress import bar
+from cqbayes.provenance import provenance
+from cqbayes.regret import regrets
+from cqbayes.simulate import simulate
+
+parser = argparse.ArgumentParser(description="Contrastive refinement against its baselines.")
+parser.add_argument("--smoke", action="store_true", help="a tiny run that proves nothing")
+parser.add_argument("--redraw", action="store_true", help="only draw, from results in the folder")
+parser.add_argument("--out", type=Path, default=Path("out/refinement"))
+parser.add_argument("--seed", type=int, default=0)
+settings = parser.parse_args()
+out = writable_folder(settings.out)
+NAMES = {
+    "paretobandit4": {},
+    "llmrouter9": {},
+    "routerbench3k": {},
+    "routerdc7": {"measured": True},
+    "routellm2": {},
+}
+# Of the share of ten answers that were right, half an answer is added to either side.
+CONTRADICTION = {"routerdc7": 1 / 22}
+dims, rounds, num_seeds = ([4], 200, 2) if settings.smoke else ([8, 16, 32, 64], 5_000, 16)
+
+
+# %%
+def made_up(seed: int) -> tuple[Answers, Encoder]:
+    """Simulated text of four topics, on which three LLMs fare differently; counts of words."""
+    words = [f"{topic}{i}" for topic in ("sum", "verse", "map", "code") for i in range(6)]
+    rng = np.random.default_rng(seed)
+    topic = rng.integers(0, 4, 240)
+    text = [" ".join(rng.choice(words[6 * t : 6 * t + 6], 4)) for t in topic]
+    chance = rng.uniform(0.2, 0.9, (4, 3))[topic]
+    name = np.array([f"q{i}" for i in range(len(text))])
+    answers = Answers(
+        name="made-up text",
+        llms=("a", "b", "c"),
+        query_id=name,
+        task=np.array(["simulated"] * len(text)),
+        split=split_by_hash(name),
+        text=np.array(text, object),
+        score=(rng.random(chance.shape) < chance).astype(float),
+    )
+    counts = Encoder(
+        "counts", lambda ts: np.array([[t.count(w) for w in words] for t in ts], float)
+    )
+    return answers, counts
+
+
+def regret(table: ScoreTable, contradiction: float) -> dict[str, np.ndarray]:
+    """Of ACQB on held-out queries, ``[seed]``: routing regret, and queue-length regret of late."""
+    population = from_scores(table.part("test"), contradiction)
+    env = retrial_queue(population, 0.9 * capacity(population))
+    sizes = Sizes(len(table.llms), table.context.shape[1])
+    learner = acqb(belief.online(load_model("disjoint_mnl"), sizes), sizes.num_llms)
+    key = jax.random.key(settings.seed)
+    traces = {
+        name: simulate(key, policy, env, rounds, num_seeds=num_seeds)
+        for name, policy in (("oracle", oracle(population)), ("acqb", learner))
+    }
+    curves = regrets(traces).sel(policy="acqb")
+    late = slice(-max(1, rounds // 10), None)
+    return {
+        "routing_regret": curves["routing_regret"].isel(round=-1).values,
+        "queue_regret": curves["queue_length_regret"].isel(round=late).mean("round").values,
+    }
+
+
+def judged(name: str, answers: Answers, encoder: Encoder, method: str, dim: int) -> dict:
+    """One row of the results."""
+    made = contexts(answers, dim, method=method, encoder=encoder, seed=settings.seed)
+    row = {
+        "data": name,
+        "method": method,
+        "d": made.projection.dim,
+        **quality(made.table)._asdict(),
+    }
+    for measure, values in regret(made.table, CONTRADICTION.get(name, 0.1)).items():
+        row[measure] = values.mean()
+        row[f"{measure}_error"] = values.std(ddof=1) / np.sqrt(len(values))
+    return row
+
+
+def run() -> pd.DataFrame:
+    if settings.smoke:
+        answers, encoder = made_up(settings.seed)
+        given = {answers.name: answers}
+    else:
+        encoder = load_encoder()
+        there = [name for name in NAMES if not datasets.missing(name)]
+        if not there:
+            raise InputError(f"refinement: expected some of {', '.join(NAMES)}; set CQBAYES_DATA")
+        given = {name: sample(load_answers(name, **NAMES[name]), 4_000) for name in there}
+    grid = [
+        (name, method, dim)
+        for name in given
+        for method in METHODS
+        for dim in (dims[:1] if method == "raw" else dims)
+    ]
+    rows = []
+    with bar("refinement", total=len(grid)) as advance:
+        for name, method, dim in grid:
+            rows.append(judged(name, given[name], encoder, method, dim))
+            advance(1)
+    return pd.DataFrame(rows)
+
+
+# %%
+if not settings.redraw:
+    results = run()
+    facts = provenance(seed=settings.seed, rounds=rounds, seeds=num_seeds, smoke=settings.smoke)
+    results.attrs.update(facts)
+    with replacing(out / "refinement.csv") as temporary:
+        results.to_csv(temporary, index=False)
+    with replacing(out / "provenance.json") as temporary:
+        pd.Series(facts).to_json(temporary)
+results = pd.read_csv(out / "refinement.csv")
+shown = [
+    "data",
+    "method",
+    "d",
+    "log_loss",
+    "auc",
+    "routed",
+    "tau",
+    "routing_regret",
+    "queue_regret",
+]
+print(results[shown].round(4).to_string(index=False))
+
+# %% [markdown]
+# ## Where refinement wins, and where it does not
+#
+# Against each baseline, the best of its dimensions: differences in log-loss, and whether they are
+# more than two standard errors over held-out queries (not paired: a cautious yardstick).
+
+
+# %%
+def verdicts(results: pd.DataFrame) -> pd.DataFrame:
+    rows = []
+    for name, part in results.groupby("data", sort=False):
+        best = part.loc[part.groupby("method")["log_loss"].idxmin()].set_index("method")
+        ours = best.loc["contrastive"]
+        for method in METHODS[1:]:
+            other = best.loc[method]
+            gain = other["log_loss"] - ours["log_loss"]
+            reach = 2 * np.hypot(other["log_loss_error"], ours["log_loss_error"])
+            saved = other["routing_regret"] - ours["routing_regret"]
+            noise = 2 * np.hypot(other["routing_regret_error"], ours["routing_regret_error"])
+            rows.append(
+                {
+                    "data": name,
+                    "against": f"{method}, d = {other['d']}",
+                    "refined d": ours["d"],
+                    "log-loss lower by": f"{gain:.4f} ± {reach / 2:.4f}",
+                    "in prediction": word(gain, reach),
+                    "regret lower by": f"{saved:.1f} ± {noise / 2:.1f}",
+                    "in the queue": word(saved, noise),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def word(gain: float, reach: float) -> str:
+    return "wins" if gain > reach else "loses" if gain < -reach else "within noise"
+
+
+table = verdicts(results)
+print(table.to_string(index=False))
+with replacing(out / "verdicts.csv") as temporary:
+    table.to_csv(temporary, index=False)
+
+# %%
+names = list(dict.fromkeys(results["data"]))
+panels = {
+    "log_loss": "held-out log-loss, nats",
+    "routed": "score of the LLM picked",
+    "routing_regret": f"routing regret of ACQB, {rounds:,} rounds",
+}
+chart, axes = plt.subplots(
+    len(panels), len(names), figsize=(3.3 * len(names) + 1.5, 8), squeeze=False, sharex=True
+)
+for column, name in zip(axes.T, names, strict=True):
+    part = results[results["data"] == name]
+    for axis, (measure, label) in zip(column, panels.items(), strict=True):
+        for colour, method in zip(("C1", "C2", "C0", "0.4"), METHODS, strict=True):
+            of = part[part["method"] == method]
+            if method == "raw":
+                axis.axhline(of[measure].item(), color=colour, ls=":", label="raw, d = 384")
+                continue
+            error = 2 * of[f"{measure}_error"]
+            axis.errorbar(of["d"], of[measure], error, color=colour, marker="o", ms=4, label=method)
+        if measure == "routed":
+            axis.axhline(
+                part["single"].iloc[0], color="k", lw=0.8, ls="--", label="best single LLM"
+            )
+        axis.set_xscale("log", base=2)
+        axis.grid(alpha=0.25)
+        if name == names[0]:
+            axis.set_ylabel(label)
+    column[0].set_title(name)
+    column[-1].set_xlabel("dimensions d")
+chart.legend(*axes[1, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+chart.suptitle("Held-out queries; users and queue simulated; bars are ±2 standard errors")
+chart.tight_layout(rect=(0, 0.05, 1, 1))
+print(save(chart, out / "refinement.png"))

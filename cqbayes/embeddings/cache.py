@@ -1,0 +1,62 @@
+"""Embeddings on disk, by the hash of what was embedded: one SQLite file, safe to kill and share."""
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cqbayes.errors import InputError
+from cqbayes.files import cache_folder, writable_folder
+
+AT_ONCE = 500  # keys in one question: SQLite has a limit
+
+
+class Cache:
+    """A store of vectors in ``folder/embeddings.sqlite``; a context manager.
+
+    Raises:
+        InputError: for a folder that cannot be written to, or a file that is no such store.
+    """
+
+    def __init__(self, folder: str | Path | None = None) -> None:
+        self.path = writable_folder(folder or cache_folder()) / "embeddings.sqlite"
+
+    def __enter__(self) -> "Cache":
+        try:
+            self._file = sqlite3.connect(self.path, timeout=60)
+            self._file.execute("PRAGMA journal_mode=WAL")
+            self._file.execute(
+                "CREATE TABLE IF NOT EXISTS embedding (key BLOB PRIMARY KEY, vector BLOB NOT NULL)"
+            )
+        except sqlite3.DatabaseError as error:
+            raise InputError(
+                f"{self.path}: expected a cache of embeddings, got: {error}; delete the file"
+            ) from None
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._file.close()
+
+    def get(self, keys: Sequence[bytes]) -> dict[bytes, np.ndarray]:
+        """The vectors of those keys that are there."""
+        found: dict[bytes, np.ndarray] = {}
+        for start in range(0, len(keys), AT_ONCE):
+            part = keys[start : start + AT_ONCE]
+            marks = ",".join("?" * len(part))
+            rows = self._file.execute(
+                f"SELECT key, vector FROM embedding WHERE key IN ({marks})", part
+            )
+            whole = ((key, vector) for key, vector in rows if len(vector) % 4 == 0)
+            found.update({key: np.frombuffer(vector, "<f4") for key, vector in whole})
+        return found
+
+    def put(self, vectors: Mapping[bytes, np.ndarray]) -> None:
+        """Keeps all of them, or none where the disk is full."""
+        rows = [(key, np.asarray(v, "<f4").tobytes()) for key, v in vectors.items()]
+        try:
+            with self._file:
+                self._file.executemany("INSERT OR REPLACE INTO embedding VALUES (?, ?)", rows)
+        except sqlite3.OperationalError as error:
+            raise InputError(f"{self.path}: could not be written: {error}") from error

@@ -1,0 +1,314 @@
+"""Contrastive refinement: queries on which the LLMs fare alike are moved together.
+
+A small projection head on frozen embeddings is trained with soft-label InfoNCE. Two queries are a
+positive pair to the degree that the LLMs' score profiles ``s_i`` in ``[0, 1]^N`` on them agree::
+
+    q_ij = softmax_{j != i}( -||s_i - s_j||^2 / (agreement D) )         what is wanted
+    p_ij = softmax_{j != i}( z_i . z_j / temperature )                  what the contexts say
+    loss = - mean_i sum_{j != i} q_ij log p_ij  -  (the same with p = q, its least value)
+
+over the pairs of a batch, with ``D`` the mean of ``||s_i - s_j||^2``. The temperature is learnt
+with the head: with a fixed one, contexts fall together before they come apart. The head begins as
+the principal components, and its hidden layer at zero, so that training starts from that baseline.
+It stops when the loss on queries that are held out *of the training split* has not fallen for some
+epochs, and goes back to where it was least.
+
+Source: van den Oord, Li and Vinyals, Representation learning with contrastive predictive coding,
+2018; that queries are paired by score profiles is arXiv 2602.02061's idea, this loss our reading.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from cqbayes.embeddings.pca import pca
+from cqbayes.embeddings.projection import Hidden, Projection
+from cqbayes.errors import InputError
+from cqbayes.files import write_bytes
+from cqbayes.progress import bar
+
+
+class Settings(NamedTuple):
+    """How the head is trained. Defaults were chosen on parts of training splits alone.
+
+    Attributes:
+        hidden: units of the hidden layer; 0 for a linear head.
+        temperature: of the contexts' similarities, to begin with.
+        agreement: squared difference of two profiles at which a pair counts 1 / e, in units of its
+            mean over all pairs.
+        batch_size: queries whose pairs are compared.
+        learning_rate, weight_decay: of AdamW.
+        epochs: at most so many.
+        patience: epochs without a lower validation loss before it stops.
+        validation: share of the training queries that only say when to stop.
+    """
+
+    hidden: int = 256
+    temperature: float = 1.0
+    agreement: float = 1.0
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    epochs: int = 200
+    patience: int = 20
+    validation: float = 0.15
+
+
+class Curve(NamedTuple):
+    """Losses after each epoch, above their least possible value, in nats."""
+
+    training: list[float]
+    validation: list[float]
+    best_epoch: int
+
+
+def contrastive(
+    embedding: Float[np.ndarray, "query embedding"],
+    score: Float[np.ndarray, "query llm"],
+    dim: int,
+    *,
+    encoder: str,
+    seed: int = 0,
+    settings: Settings = Settings(),  # noqa: B008  (immutable)
+    device: str | None = None,
+    checkpoint: str | Path | None = None,
+    progress: bool = False,
+) -> tuple[Projection, Curve]:
+    """Trains the head on training queries.
+
+    Args:
+        embedding: of training queries only.
+        score: of each LLM's answer to them, in [0, 1].
+        dim: of the contexts.
+        encoder: name of the encoder of the embeddings.
+        seed: decides the split, the batches and the initial hidden layer.
+        settings: of the training.
+        device: where to train; a CUDA device where there is one, else the CPU.
+        checkpoint: a file that is written after every epoch; where it is there, training goes on
+            from it, to the same result. One of other data or settings is refused.
+        progress: whether to show a bar.
+
+    Returns:
+        The projection, and the training curve.
+
+    Raises:
+        InputError: for too few queries, or a checkpoint of another training.
+    """
+    import torch  # pyright: ignore[reportMissingImports]
+
+    if len(embedding) != len(score) or len(score) < 20:
+        raise InputError(
+            f"contrastive: expected at least 20 embeddings with as many scores, "
+            f"got {len(embedding)} and {len(score)}"
+        )
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    order = np.random.default_rng(seed).permutation(len(score))
+    held_out = max(2, round(settings.validation * len(score)))
+    parts = {"validation": order[:held_out], "training": order[held_out:]}
+    start = pca(embedding[parts["training"]], dim, encoder=encoder)
+    centred = embedding - start.mean
+    # At a mean square norm of 1, as sentence embeddings have: one learning rate fits any encoder.
+    norm = np.sqrt(np.mean(np.sum(centred[parts["training"]] ** 2, axis=1)))
+    x, s = (
+        {
+            name: torch.as_tensor(values[rows], dtype=torch.float32, device=where)
+            for name, rows in parts.items()
+        }
+        for values in (centred / norm, score)
+    )
+    made = _Training(start.linear, settings, seed, where)
+    identity = _identity(embedding, score, dim, seed, settings, encoder)
+    if checkpoint is not None and Path(checkpoint).exists():
+        made.restore(Path(checkpoint), identity)
+
+    # The mean over all pairs is twice the variance. Profiles that are all the same leave it at 0.
+    scale = settings.agreement * max(2 * float(s["training"].var(dim=0).sum()), 1e-12)
+
+    def loss(name: str, rows: Any) -> Any:
+        z = made.head(x[name][rows])
+        return soft_info_nce(z, s[name][rows], made.log_temperature.exp(), scale)
+
+    with (
+        _one_thread(),
+        bar("contrastive refinement", total=settings.epochs, show=progress) as advance,
+    ):
+        advance(made.epoch)
+        while made.epoch < settings.epochs and made.since_best < settings.patience:
+            # Batches by epoch, not by what was drawn before: a resumed training sees the same.
+            rng = np.random.default_rng([seed, made.epoch])
+            batches = _batches(rng.permutation(len(parts["training"])), settings.batch_size)
+            made.train(loss, batches)
+            made.validate(loss, _batches(np.arange(held_out), settings.batch_size))
+            if checkpoint is not None:
+                write_bytes(made.saved(identity), checkpoint)
+            advance(1)
+    linear, *layer = made.best_arrays()[1:]
+    hidden = Hidden(layer[0] / norm, *layer[1:]) if layer else None
+    curve = Curve(made.losses["training"], made.losses["validation"], made.best_epoch)
+    return Projection("contrastive", encoder, start.mean, linear / norm, hidden), curve
+
+
+def soft_info_nce(z: Any, score: Any, temperature: Any, scale: float) -> Any:
+    """The loss of one batch, a tensor: 0 where the contexts say exactly what is wanted.
+
+    Args:
+        z: contexts ``[batch, dim]`` of any norm.
+        score: profiles ``[batch, llm]``.
+        temperature: of the contexts' similarities.
+        scale: ``agreement D`` above.
+    """
+    import torch  # pyright: ignore[reportMissingImports]
+
+    z = torch.nn.functional.normalize(z, dim=1)
+    itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
+
+    def logs(similarity: Any) -> Any:
+        # A finite number, since 0 * -inf is NaN.
+        return torch.log_softmax(similarity.masked_fill(itself, -1e9), dim=1)
+
+    wanted = logs(-torch.cdist(score, score).square() / scale)
+    found = logs(z @ z.T / temperature)
+    return (wanted.exp() * (wanted - found)).sum(dim=1).mean()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """More of them only wait for one another in matrices this small, and round differently."""
+    import torch  # pyright: ignore[reportMissingImports]
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _batches(rows: np.ndarray, size: int) -> list[np.ndarray]:
+    """Of nearly one size, none of a single query."""
+    return np.array_split(rows, max(1, round(len(rows) / size)))
+
+
+def _identity(embedding: Any, score: Any, dim: int, seed: int, settings: Settings, encoder: str):
+    """What a training is of, so that another one's checkpoint is noticed."""
+    digest = hashlib.sha256()
+    for array in (embedding, score):
+        digest.update(np.ascontiguousarray(array, np.float64).tobytes())
+    facts = {"data": digest.hexdigest(), "dim": dim, "seed": seed, "encoder": encoder}
+    return {name: str(value) for name, value in (facts | settings._asdict()).items()}
+
+
+class _Training:
+    """The head, its optimiser, and how far the training is. Mutable, as PyTorch's parts are."""
+
+    def __init__(self, linear: np.ndarray, settings: Settings, seed: int, device: Any) -> None:
+        import torch  # pyright: ignore[reportMissingImports]
+
+        self.torch, self.device = torch, device
+        rng = np.random.default_rng([seed, 1])
+        wide, dim = linear.shape
+        arrays = [np.log(settings.temperature), linear]
+        if settings.hidden:
+            into = rng.normal(size=(wide, settings.hidden))
+            arrays += [into, np.zeros(settings.hidden), np.zeros((settings.hidden, dim))]
+        self.weights = [
+            torch.tensor(array, dtype=torch.float32, device=device, requires_grad=True)
+            for array in arrays
+        ]
+        self.optimiser = torch.optim.AdamW(
+            self.weights, lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
+        self.epoch, self.best_epoch = 0, 0
+        self.best = [w.detach().clone() for w in self.weights]
+        self.losses: dict[str, list[float]] = {"training": [], "validation": []}
+
+    @property
+    def log_temperature(self) -> Any:
+        return self.weights[0]
+
+    def head(self, x: Any) -> Any:
+        linear, *layer = self.weights[1:]
+        z = x @ linear
+        if layer:
+            into, bias, out = layer
+            inner = self.torch.nn.functional.gelu(x @ into + bias, approximate="tanh")
+            z = z + inner @ out
+        return z
+
+    @property
+    def since_best(self) -> int:
+        return self.epoch - self.best_epoch
+
+    def train(self, loss: Callable[[str, Any], Any], batches: list[np.ndarray]) -> None:
+        total = 0.0
+        for rows in batches:
+            self.optimiser.zero_grad()
+            value = loss("training", rows)
+            value.backward()
+            self.optimiser.step()
+            total += float(value.detach()) * len(rows)
+        self.losses["training"].append(total / sum(map(len, batches)))
+
+    def validate(self, loss: Callable[[str, Any], Any], batches: list[np.ndarray]) -> None:
+        with self.torch.no_grad():
+            total = sum(float(loss("validation", rows)) * len(rows) for rows in batches)
+        self.losses["validation"].append(total / sum(map(len, batches)))
+        self.epoch += 1
+        if self.losses["validation"][-1] <= min(self.losses["validation"]):
+            self.best_epoch = self.epoch
+            self.best = [w.detach().clone() for w in self.weights]
+
+    def best_arrays(self) -> list[np.ndarray]:
+        return [w.cpu().numpy().astype(np.float64) for w in self.best]
+
+    def saved(self, identity: dict[str, str]) -> bytes:
+        """All of it, in the bytes of a safetensors file."""
+        from safetensors.torch import save  # pyright: ignore[reportMissingImports]
+
+        tensors = {}
+        for i, (weight, best) in enumerate(zip(self.weights, self.best, strict=True)):
+            kept = self.optimiser.state[weight]
+            tensors |= {f"{i}.weight": weight.detach(), f"{i}.best": best}
+            tensors |= {f"{i}.{name}": kept[name] for name in _MOMENTS}
+        progress = {"epoch": self.epoch, "best_epoch": self.best_epoch, **self.losses}
+        return save(tensors, {**identity, "progress": json.dumps(progress)})
+
+    def restore(self, path: Path, identity: dict[str, str]) -> None:
+        """Goes on from a checkpoint."""
+        from safetensors import (  # pyright: ignore[reportMissingImports]
+            SafetensorError,
+            safe_open,
+        )
+
+        try:
+            with safe_open(str(path), framework="pt") as file:
+                facts = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{path}: expected a checkpoint, got: {error}") from None
+        other = [name for name, value in identity.items() if facts.get(name) != value]
+        if other:
+            raise InputError(
+                f"{path}: expected a checkpoint of this training, got one with other "
+                f"{', '.join(other)}; remove it, or name another file"
+            )
+        progress = json.loads(facts["progress"])
+        self.epoch, self.best_epoch = progress["epoch"], progress["best_epoch"]
+        self.losses = {name: progress[name] for name in self.losses}
+        for i, weight in enumerate(self.weights):
+            self.best[i] = tensors[f"{i}.best"].to(self.device)
+            with self.torch.no_grad():
+                weight.copy_(tensors[f"{i}.weight"])
+            moments = {name: tensors[f"{i}.{name}"] for name in _MOMENTS}
+            self.optimiser.state[weight] = {
+                name: m if name == "step" else m.to(self.device) for name, m in moments.items()
+            }
+
+
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")

@@ -1,0 +1,33 @@
+"""Principal components of training queries: the baseline that knows nothing of the LLMs."""
+
+import numpy as np
+from jaxtyping import Float
+
+from cqbayes.embeddings.projection import Projection
+from cqbayes.errors import InputError
+
+
+def pca(embedding: Float[np.ndarray, "query embedding"], dim: int, *, encoder: str) -> Projection:
+    """The ``dim`` leading components, each pointing to where its largest loading is positive.
+
+    Args:
+        embedding: of training queries.
+        dim: of the contexts.
+        encoder: name of the encoder of the embeddings.
+
+    Raises:
+        InputError: for more dimensions than there are queries or embedding dimensions.
+    """
+    if not 1 <= dim <= min(embedding.shape):
+        raise InputError(
+            f"dim: expected 1 to {min(embedding.shape)} for embeddings of shape "
+            f"{embedding.shape}, got {dim}"
+        )
+    x = embedding.astype(np.float64)
+    mean = x.mean(axis=0)
+    # By the covariance: queries are many, dimensions few.
+    _, vectors = np.linalg.eigh((x - mean).T @ (x - mean))
+    components = vectors[:, ::-1][:, :dim]
+    largest = np.abs(components).argmax(axis=0)
+    components = components * np.sign(components[largest, np.arange(dim)])
+    return Projection("pca", encoder, mean, components)

@@ -1,0 +1,154 @@
+"""Projections of embeddings to contexts of few dimensions: fitted on training queries, then frozen.
+
+::
+
+    z(e) = (e - mean) A + gelu((e - mean) B + b) C,        context = z / ||z||
+
+``A`` is ``[embedding, dim]``; the second term, a hidden layer, is there after contrastive
+refinement only. Applying one needs NumPy alone. Files are safetensors: numbers and names, no code.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from cqbayes.environments.scores import unit_rows
+from cqbayes.errors import InputError
+from cqbayes.files import write_bytes
+
+FORMAT = "cqbayes.projection.1"
+
+
+class Hidden(NamedTuple):
+    """The hidden layer: ``B [embedding, hidden]``, ``b [hidden]`` and ``C [hidden, dim]``."""
+
+    into: Float[np.ndarray, "embedding hidden"]
+    bias: Float[np.ndarray, " hidden"]
+    out: Float[np.ndarray, "hidden dim"]
+
+
+class Projection(NamedTuple):
+    """A frozen map from embeddings to contexts.
+
+    Attributes:
+        method: how it was fitted.
+        encoder: name of the encoder whose embeddings it takes, weights' digest included.
+        mean: of the training queries' embeddings ``[embedding]``.
+        linear: ``A`` above.
+        hidden: of contrastive refinement, or None.
+    """
+
+    method: str
+    encoder: str
+    mean: Float[np.ndarray, " embedding"]
+    linear: Float[np.ndarray, "embedding dim"]
+    hidden: Hidden | None = None
+
+    @property
+    def dim(self) -> int:
+        return self.linear.shape[1]
+
+    def __call__(
+        self, embedding: Float[np.ndarray, "query embedding"], encoder: str | None = None
+    ) -> Float[np.ndarray, "query dim"]:
+        """Unit-norm contexts of embeddings.
+
+        Args:
+            embedding: of queries.
+            encoder: name of the encoder that they are of, to be checked.
+
+        Raises:
+            InputError: for embeddings of another encoder or width.
+        """
+        if encoder is not None and encoder != self.encoder:
+            raise InputError(
+                f"projection: expected embeddings of {self.encoder}, got those of {encoder}; "
+                "embed the texts again, or fit another projection"
+            )
+        if embedding.ndim != 2 or embedding.shape[1] != len(self.mean):
+            raise InputError(
+                f"projection: expected embeddings of {len(self.mean)} dimensions, "
+                f"got shape {embedding.shape}"
+            )
+        centred = embedding.astype(np.float64) - self.mean
+        z = centred @ self.linear
+        if self.hidden is not None:
+            z = z + _gelu(centred @ self.hidden.into + self.hidden.bias) @ self.hidden.out
+        return unit_rows("projection", z)
+
+
+def _gelu(x: np.ndarray) -> np.ndarray:
+    """By the hyperbolic tangent, as ``torch.nn.functional.gelu(x, approximate="tanh")``."""
+    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
+def raw(width: int, *, encoder: str) -> Projection:
+    """No projection: the embeddings themselves, of ``width`` dimensions."""
+    return Projection("raw", encoder, np.zeros(width), np.eye(width))
+
+
+def save_projection(path: str | Path, projection: Projection, **facts: Any) -> None:
+    """Writes a projection, whole or not at all.
+
+    Args:
+        path: a file; ``.safetensors`` is usual.
+        projection: what to write.
+        facts: further settings to be kept with it, such as the seed.
+    """
+    from safetensors.numpy import save  # pyright: ignore[reportMissingImports]
+
+    arrays = {"mean": projection.mean, "linear": projection.linear}
+    if projection.hidden is not None:
+        arrays |= {f"hidden.{name}": a for name, a in projection.hidden._asdict().items()}
+    named = {"method": projection.method, "encoder": projection.encoder, "facts": facts}
+    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    # All under one key: the order of several is not always the same.
+    write_bytes(save(contiguous, {FORMAT: json.dumps(named, sort_keys=True)}), path)
+
+
+def load_projection(path: str | Path, *, encoder: str | None = None) -> Projection:
+    """Reads a projection.
+
+    Args:
+        path: of the file.
+        encoder: name of the encoder that it is to be used with, to be checked.
+
+    Raises:
+        InputError: for a file that is no projection, is damaged, or is of another encoder.
+    """
+    from safetensors import SafetensorError, safe_open  # pyright: ignore[reportMissingImports]
+
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            facts = json.loads((file.metadata() or {}).get(FORMAT, "{}"))
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, ValueError, SafetensorError) as error:
+        raise InputError(f"{path}: expected a projection (safetensors), got: {error}") from None
+    hidden = [f"hidden.{name}" for name in Hidden._fields]
+    whole = {"mean", "linear"}, {"mean", "linear", *hidden}
+    if not {"method", "encoder"} <= set(facts) or set(arrays) not in whole:
+        raise InputError(f"{path}: expected a projection as save_projection writes it, got another")
+    layer = Hidden(*(arrays[name] for name in hidden)) if len(arrays) > 2 else None
+    made = Projection(facts["method"], facts["encoder"], arrays["mean"], arrays["linear"], layer)
+    if not _fits(made):
+        raise InputError(f"{path}: expected finite arrays whose shapes fit, got others")
+    if encoder is not None and encoder != made.encoder:
+        raise InputError(f"{path}: expected a projection for {encoder}, got one for {made.encoder}")
+    return made
+
+
+def _fits(made: Projection) -> bool:
+    layer = made.hidden or ()
+    if not all(np.isfinite(array).all() for array in (made.mean, made.linear, *layer)):
+        return False
+    wide, dim = made.linear.shape if made.linear.ndim == 2 else (0, 0)
+    if not wide or not dim or made.mean.shape != (wide,):
+        return False
+    if made.hidden is None:
+        return True
+    size = len(made.hidden.bias)
+    shapes = (made.hidden.into.shape, made.hidden.bias.shape, made.hidden.out.shape)
+    return shapes == ((wide, size), (size,), (size, dim))

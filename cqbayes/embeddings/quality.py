@@ -1,0 +1,103 @@
+"""How much contexts say of the LLMs: held-out prediction and ranking, by the best linear parameter.
+
+What a learner with linear utilities could at most come to know from the training split is fitted
+with full information (:mod:`cqbayes.environments.best_linear`) and judged on the held-out split::
+
+    log_loss   mean of -(s log p + (1 - s) log(1 - p)) over queries and LLMs, in nats
+    auc        area under the curve of p for success, mean over LLMs that both fail and succeed
+    routed     mean score of the LLM with the largest p, query by query
+    tau        Kendall's tau-b between the LLMs by p and by s, over queries that tell them apart
+
+A score between 0 and 1 counts as a success from one half on for the area, and as it is elsewhere.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+from scipy import stats
+
+from cqbayes.environments.best_linear import best_linear
+from cqbayes.environments.scores import ScoreTable
+
+# A score of 0 or 1 is one answer, not a certainty.
+FLOOR = 1e-3
+
+
+class Quality(NamedTuple):
+    """The four numbers above, and their standard errors over held-out queries where they have one.
+
+    ``single`` is the held-out score of the LLM that is best on the training queries, ``best`` that
+    of the best LLM for each query: what ``routed`` lies between.
+    """
+
+    log_loss: float
+    log_loss_error: float
+    auc: float
+    routed: float
+    routed_error: float
+    tau: float
+    single: float
+    best: float
+
+
+def quality(table: ScoreTable) -> Quality:
+    """Judges the contexts of a table by its held-out queries.
+
+    Raises:
+        InputError: for a table without one of the splits.
+    """
+    train, test = table.part("train"), table.part("test")
+    predicted = predict(train, test.context)
+    loss = -(test.score * np.log(predicted) + (1 - test.score) * np.log1p(-predicted)).mean(axis=1)
+    rows = np.arange(len(test.score))
+    routed = test.score[rows, predicted.argmax(axis=1)]
+    return Quality(
+        log_loss=float(loss.mean()),
+        log_loss_error=_error(loss),
+        auc=area_under_curve(predicted, test.score >= 0.5),
+        routed=float(routed.mean()),
+        routed_error=_error(routed),
+        tau=_agreement(predicted, test.score),
+        single=float(test.score[:, train.score.mean(axis=0).argmax()].mean()),
+        best=float(test.score.max(axis=1).mean()),
+    )
+
+
+def predict(
+    train: ScoreTable, context: Float[np.ndarray, "query dim"]
+) -> Float[np.ndarray, "query llm"]:
+    """Probability of success of each LLM, by logistic regressions on the training queries."""
+    chance = np.clip(train.score, FLOOR, 1 - FLOOR)
+    weights = np.asarray(
+        best_linear(jnp.asarray(train.context, float), jnp.asarray(chance, float)), np.float64
+    )
+    utility = weights[:, 0] + context @ weights[:, 1:].T
+    return np.clip(1 / (1 + np.exp(-utility)), FLOOR, 1 - FLOOR)
+
+
+def area_under_curve(predicted: Float[np.ndarray, "query llm"], success: np.ndarray) -> float:
+    """Mean over LLMs of the probability that a success has a larger prediction than a failure.
+
+    Example:
+        >>> area_under_curve(np.array([[0.1], [0.4], [0.8]]), np.array([[False], [True], [True]]))
+        1.0
+    """
+    areas = []
+    for p, good in zip(predicted.T, success.T, strict=True):
+        if good.any() and not good.all():
+            # Mann and Whitney's statistic is the area, ties counted half.
+            statistic = stats.mannwhitneyu(p[good], p[~good]).statistic
+            areas.append(statistic / (good.sum() * (~good).sum()))
+    return float(np.mean(areas)) if areas else float("nan")
+
+
+def _agreement(predicted: np.ndarray, score: np.ndarray) -> float:
+    told_apart = score.min(axis=1) < score.max(axis=1)
+    pairs = zip(predicted[told_apart], score[told_apart], strict=True)
+    return float(np.nanmean([stats.kendalltau(p, s).statistic for p, s in pairs]))
+
+
+def _error(values: np.ndarray) -> float:
+    return float(values.std(ddof=1) / np.sqrt(len(values)))

@@ -1,0 +1,132 @@
+"""SPROUT: scores and token counts of thirteen LLMs' answers; the data sheet is DATASHEET.md."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cqbayes.answers import Answers, check_columns, complete, joined, numbers, parquet, refuse
+from cqbayes.datasets import Card, find, on_hub
+from cqbayes.environments.scores import ScoreTable
+from cqbayes.errors import InputError
+
+NAME = "sprout"
+REPOSITORY = "CARROT-LLM-Routing/SPROUT"
+# What the files call a split, and what it is here.
+SPLITS = {"train": "train", "validation": "train", "test": "test"}
+SHARDS = {"train": 3, "validation": 1, "test": 1}
+FILES = tuple(
+    on_hub(REPOSITORY, f"data/{split}-{shard:05d}-of-{shards:05d}.parquet")
+    for split, shards in SHARDS.items()
+    for shard in range(shards)
+)
+CARD = Card(13, "about 44,000", "none stated", f"{REPOSITORY} on the Hugging Face hub", FILES)
+NEEDED = ("key", "dataset", "prompt")
+TOKENS = ("num_input_tokens", "num_output_tokens")
+
+
+def answers(
+    path: str | Path | None = None,
+    *,
+    prices: Mapping[str, tuple[float, float]] | None = None,
+    drop_incomplete: bool = False,
+) -> Answers:
+    """Both splits in words; the validation split is training data.
+
+    Args:
+        path: folder of the official Parquet files ``train-*``, ``validation-*`` and ``test-*``;
+            :func:`cqbayes.datasets.find` where absent.
+        prices: dollars for a million tokens read, and for a million written, of each LLM; the data
+            have token counts only, so that without prices there are no costs.
+        drop_incomplete: whether queries that lack the score of an LLM are left out.
+
+    Raises:
+        InputError: for files that are not there or are not as ``DATASHEET.md`` says, and for an
+            LLM without a price.
+    """
+    return joined(
+        [
+            _read(file, official, prices, drop_incomplete)
+            for official in SPLITS
+            for file in _files(path, official)
+        ]
+    )
+
+
+def _files(path: str | Path | None, official: str) -> list[Path]:
+    if path is None:
+        return [find(NAME, file.name) for file in FILES if file.name.startswith(f"{official}-")]
+    found = sorted(Path(path).glob(f"{official}-*.parquet"))
+    if not found:
+        raise InputError(f"{NAME}: expected files {official}-*.parquet in {path}, got none")
+    return found
+
+
+def _read(
+    path: Path,
+    official: str,
+    prices: Mapping[str, tuple[float, float]] | None,
+    drop_incomplete: bool,
+) -> Answers:
+    where = f"{NAME}: {path.name}"
+    with parquet(where, path) as file:
+        schema = file.schema_arrow
+        check_columns(where, schema.names, NEEDED)
+        llms = sorted(field.name for field in schema if _is_llm(field))
+        if not llms:
+            raise InputError(f"{where}: expected a struct column with a score for each LLM")
+        parts = ("score",) if prices is None else ("score", *TOKENS)
+        # Answers in full are nearly all of the file, and stay there.
+        wanted = [*NEEDED, *(f"{llm}.{part}" for llm in llms for part in parts)]
+        table = file.read(wanted)
+
+    def matrix(part: str) -> np.ndarray:
+        field = pc.struct_field  # pyright: ignore[reportAttributeAccessIssue]
+        columns = [field(table[llm], part).to_pandas() for llm in llms]
+        return np.stack([numbers(where, column, part) for column in columns], axis=1)
+
+    key, task = (table[column].to_pandas().astype(object) for column in ("key", "dataset"))
+    refuse(where, key.isna().to_numpy(), "a key in every row")
+    return complete(
+        Answers(
+            name=NAME,
+            llms=tuple(llms),
+            # Keys are told apart within a split.
+            query_id=np.array([f"{official}/{one}" for one in key]),
+            task=task.to_numpy(str),
+            split=np.full(len(key), SPLITS[official]),
+            text=table["prompt"].to_pandas().to_numpy(object),
+            score=matrix("score"),
+            cost=None if prices is None else _cost(where, llms, prices, *map(matrix, TOKENS)),
+        ),
+        drop_incomplete=drop_incomplete,
+        where=where,
+    )
+
+
+def _is_llm(field: pa.Field) -> bool:
+    kind = field.type
+    return pa.types.is_struct(kind) and kind.get_field_index("score") >= 0
+
+
+def _cost(
+    where: str,
+    llms: list[str],
+    prices: Mapping[str, tuple[float, float]],
+    read: np.ndarray,
+    written: np.ndarray,
+) -> np.ndarray:
+    without = [llm for llm in llms if llm not in prices]
+    if without:
+        raise InputError(f"{where}: expected a price of each LLM; none of {', '.join(without)}")
+    dollars = np.array([prices[llm] for llm in llms], float) / 1e6
+    return read * dollars[:, 0] + written * dollars[:, 1]
+
+
+def load(dim: int = 16) -> ScoreTable:
+    """Both splits, with contexts of a PCA fitted to the training queries; no costs."""
+    from cqbayes.embeddings import contexts
+
+    return contexts(answers(), dim, method="pca").table
