@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# What is installed: EXTRAS=dev,embed adds the sentence encoder and PyTorch, which are large.
+EXTRAS ?= dev
 # More arguments for pytest: make test ARGS="-m 'not slow'"
 ARGS ?=
 
@@ -22,7 +24,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	elif [ -e $(VENV)/pyvenv.cfg ]; then $(PYTHON) -m venv --clear $(VENV); \
 	else $(PYTHON) -m venv $(VENV); fi
 	@echo "installing into $(VENV): a few minutes the first time"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@
 
 demo: env ## the whole loop; the report is out/demo/report.html

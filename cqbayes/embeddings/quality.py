@@ -88,7 +88,7 @@ def area_under_curve(predicted: Float[np.ndarray, "query llm"], success: np.ndar
     for p, good in zip(predicted.T, success.T, strict=True):
         if good.any() and not good.all():
             # Mann and Whitney's statistic is the area, ties counted half.
-            statistic = stats.mannwhitneyu(p[good], p[~good]).statistic
+            statistic = stats.mannwhitneyu(p[good], p[~good])[0]
             areas.append(statistic / (good.sum() * (~good).sum()))
     return float(np.mean(areas)) if areas else float("nan")
 
@@ -96,7 +96,8 @@ def area_under_curve(predicted: Float[np.ndarray, "query llm"], success: np.ndar
 def _agreement(predicted: np.ndarray, score: np.ndarray) -> float:
     told_apart = score.min(axis=1) < score.max(axis=1)
     pairs = zip(predicted[told_apart], score[told_apart], strict=True)
-    return float(np.nanmean([stats.kendalltau(p, s).statistic for p, s in pairs]))
+    tau = [stats.kendalltau(p, s)[0] for p, s in pairs]
+    return float(np.nanmean(tau)) if tau else float("nan")
 
 
 def _error(values: np.ndarray) -> float:

@@ -10,7 +10,7 @@ contradicts it. Outcomes are real, users are simulated, and the truth is not lin
 
 import hashlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -174,7 +174,7 @@ def check_scores(
     _refuse(where, again, "each query_id once")
 
 
-def _refuse(where: str, wrong: np.ndarray, expected: str) -> None:
+def _refuse(where: str, wrong: Any, expected: str) -> None:
     if wrong.any():
         raise InputError(f"{where}: expected {expected}, not so in row {int(np.argmax(wrong))}")
 
