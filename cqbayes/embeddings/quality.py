@@ -96,8 +96,8 @@ def area_under_curve(predicted: Float[np.ndarray, "query llm"], success: np.ndar
 def _agreement(predicted: np.ndarray, score: np.ndarray) -> float:
     told_apart = score.min(axis=1) < score.max(axis=1)
     pairs = zip(predicted[told_apart], score[told_apart], strict=True)
-    tau = [stats.kendalltau(p, s)[0] for p, s in pairs]
-    return float(np.nanmean(tau)) if tau else float("nan")
+    tau = np.array([stats.kendalltau(p, s)[0] for p, s in pairs], float)
+    return float(np.nanmean(tau)) if tau.size else float("nan")
 
 
 def _error(values: np.ndarray) -> float:
