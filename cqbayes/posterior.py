@@ -70,6 +70,10 @@ class Gaussian(Posterior):
         noise = jax.random.normal(key, self.location.shape, self.location.dtype)
         return self.location + spread * (self.factor @ noise)
 
+    def vector_at(self, noise: Float[Array, " parameter"]) -> Float[Array, " parameter"]:
+        """The vector that standard normal ``noise`` stands for."""
+        return self.location + self.factor @ noise
+
     def mean(self) -> Any:
         form = layout(self.model, self.sizes)
         return form.params(self.location)
