@@ -38,6 +38,7 @@ KHAT_LIMIT = 0.7  # from it on importance weights are not to be trusted, however
 LEAST_ESS = 400
 LEAST_DRAWS = 25  # for five in a tail
 MOST_PARAMETERS = 20_000  # whose curvature, a dense matrix, takes 1.5 GiB
+AT_ONCE = 1_000_000  # utilities that columns of a Hessian by autodiff are taken of together
 PART = 20_000  # rows that a first curvature is taken from, and at least so many per parameter:
 PART_PER_PARAMETER = 20
 FLOOR = 1e-2  # a decrement below this, a tenth of a posterior sd at most, may be rounding
@@ -58,7 +59,8 @@ def surface(model: PreferenceModel, data: ChoiceData) -> Surface:
     """
     if not fast(model):
         density = log_posterior(model, data)
-        return Surface(jax.value_and_grad(density), lambda v: -jax.hessian(density)(v))
+        columns = max(1, AT_ONCE // (data.num_obs * data.num_llms))
+        return Surface(jax.value_and_grad(density), lambda v: -_hessian(density, v, columns))
     target = linear_target(model, data)
 
     def curvature(vector: Array) -> Array:
@@ -73,6 +75,16 @@ def surface(model: PreferenceModel, data: ChoiceData) -> Surface:
         return jacobian.T @ inner @ jacobian - jax.hessian(bend)(vector)
 
     return Surface(jax.value_and_grad(target.density), curvature)
+
+
+def _hessian(density: Callable[[Array], Array], vector: Array, columns: int) -> Array:
+    """The Hessian, a few columns at a time: each holds intermediate numbers for all rows."""
+    _, push = jax.linearize(jax.grad(density), vector)
+    batches = -(-vector.size // columns)
+    columns = -(-vector.size // batches)
+    basis = jnp.eye(batches * columns, vector.size, dtype=vector.dtype)  # padded with zeros
+    found = jax.lax.map(jax.vmap(push), basis.reshape(batches, columns, vector.size))
+    return found.reshape(-1, vector.size)[: vector.size]
 
 
 class _Newton(NamedTuple):
