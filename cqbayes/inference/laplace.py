@@ -181,14 +181,14 @@ def fit(
     """The Gaussian at the mode.
 
     Args:
-        key, model, data, start: as in every engine.
+        key, model, data, start: as in every engine; the search begins at the mean of ``start``.
         max_iterations: most Newton steps.
     """
     sizes = sizes_of(data)
     size = layout(model, sizes).size
     check_size("laplace", size)
     at = surface(model, data)
-    begin = start.location if isinstance(start, Gaussian) else jnp.zeros(size)
+    begin = jnp.zeros(size) if start is None else start.centre
     unknown = jnp.full((size, size), jnp.nan)
     part = _part(data, size)
     if part is None:
@@ -246,13 +246,16 @@ class Normal(Protocol):
     @property
     def model(self) -> PreferenceModel: ...
 
+    @property
+    def centre(self) -> Float[Array, " parameter"]: ...
+
     def vector_at(self, noise: Float[Array, " parameter"]) -> Float[Array, " parameter"]: ...
 
 
 @eqx.filter_jit
 def _log_ratios(noise: Array, normal: Normal, data: ChoiceData) -> Array:
     """Log importance ratios ``log p / q`` ``[draw]`` of the vectors of ``noise``."""
-    density = difference(normal.model, data, normal.vector_at(jnp.zeros_like(noise[0])))
+    density = difference(normal.model, data, normal.centre)
 
     def ratio(noise: Array) -> Array:
         return density(normal.vector_at(noise)) + 0.5 * jnp.sum(noise**2)

@@ -62,6 +62,10 @@ class OnlineGaussian(Posterior):
         # In the order of the model's own layout: a linear model's sites are its params.
         return ravel_pytree(self.draw(key))[0]
 
+    @property
+    def centre(self) -> Float[Array, " parameter"]:
+        return ravel_pytree(self.mean())[0]
+
     def vector_at(self, noise: Float[Array, " parameter"]) -> Float[Array, " parameter"]:
         """The vector that standard normal ``noise`` stands for."""
         deviation = jnp.einsum("jkl,jl->jk", self.factor, noise.reshape(self.location.shape))
@@ -111,6 +115,16 @@ def _omega(z: Array, steps: int) -> Array:
         moved = 1 + residual / above * (twice - residual) / (twice - 2 * residual)
         omega = jnp.maximum(omega * moved, least)
     return omega
+
+
+class _Search(NamedTuple):
+    """For the log-partition: the guess, its bounds, and how far the last step went."""
+
+    partition: Array
+    low: Array
+    high: Array
+    moved: Array
+    step: Array
 
 
 class _Shares(NamedTuple):
@@ -165,12 +179,11 @@ def _row_moments(
         lacking = jnp.where(retried, 1, lacking)
         return jnp.maximum(none + rest, least), none + falls, jnp.maximum(lacking, least), rises
 
-    def unfinished(state: tuple[Array, Array, Array, Array, Array]) -> Array:
-        *_, moved, step = state
-        return (step < MOST_STEPS) & (moved > kind.eps**0.5)
+    def unfinished(at: _Search) -> Array:
+        return (at.step < MOST_STEPS) & (at.moved > kind.eps**0.5)
 
-    def iterate(state: tuple[Array, Array, Array, Array, Array]) -> tuple[Array, ...]:
-        partition, low, high, _, step = state
+    def iterate(at: _Search) -> _Search:
+        partition, low, high, _, step = at
         rest, falls, lacking, rises = sides(partition, shares(partition, 1))
         over = rest - lacking
         high = jnp.where(over < 0, jnp.minimum(high, partition), high)
@@ -180,13 +193,13 @@ def _row_moments(
         found = jnp.maximum(partition + to_rest, low)
         found = jnp.where(found > high, (low + high) / 2, found)
         moved = jnp.abs(found - partition) / (1 + found)
-        return found, low, high, moved, step + 1
+        return _Search(found, low, high, moved, step + 1)
 
     # Where one of the shares alone is 1, or a retry is certain: the sum is then 1 or more.
     begin = jnp.max(jnp.where(shown, mean - jnp.where(taken, 0, stretch), 0), initial=0)
     far = jnp.full_like(begin, jnp.inf)
-    first = (begin, begin, far, far, jnp.array(0))
-    partition, *_ = jax.lax.while_loop(unfinished, iterate, first)
+    first = _Search(begin, begin, far, far, jnp.array(0))
+    partition = jax.lax.while_loop(unfinished, iterate, first).partition
     at = shares(partition, 2)
     _, falls, _, rises = sides(partition, at)
     slope = jnp.maximum(falls + rises, least)
