@@ -32,6 +32,11 @@ class Posterior(eqx.Module):
     def mean(self) -> Any:
         """Posterior mean as ``params`` (for a transformed site, of its unconstrained value)."""
 
+    @property
+    @abc.abstractmethod
+    def centre(self) -> Float[Array, " parameter"]:
+        """The mean of the unconstrained vector: where a search may begin."""
+
     @abc.abstractmethod
     def draws(self, key: PRNGKeyArray, num_draws: int) -> Float[Array, "chain draw parameter"]:
         """Draws of the unconstrained vector; a posterior that is draws gives all it has."""
@@ -64,15 +69,23 @@ class Gaussian(Posterior):
         form = layout(self.model, self.sizes)
         return form.params(self.draw_vector(key, spread))
 
+    @property
+    def centre(self) -> Float[Array, " parameter"]:
+        return self.location
+
     def draw_vector(
         self, key: PRNGKeyArray, spread: float | Array = 1.0
     ) -> Float[Array, " parameter"]:
         noise = jax.random.normal(key, self.location.shape, self.location.dtype)
         return self.location + spread * (self.factor @ noise)
 
+    def vector_at(self, noise: Float[Array, " parameter"]) -> Float[Array, " parameter"]:
+        """The vector that standard normal ``noise`` stands for."""
+        return self.location + self.factor @ noise
+
     def mean(self) -> Any:
         form = layout(self.model, self.sizes)
-        return form.params(self.location)
+        return form.params(self.centre)
 
     def draws(self, key: PRNGKeyArray, num_draws: int) -> Float[Array, "chain draw parameter"]:
         noise = jax.random.normal(key, (1, num_draws, self.location.size), self.location.dtype)
@@ -93,9 +106,12 @@ class Draws(Posterior):
 
     def draw(self, key: PRNGKeyArray, spread: float | Array = 1.0) -> Any:
         form = layout(self.model, self.sizes)
-        centre = jnp.mean(self.vectors, axis=(0, 1))
-        vector = centre + spread * (self.draw_vector(key) - centre)
+        vector = self.centre + spread * (self.draw_vector(key) - self.centre)
         return form.params(vector)
+
+    @property
+    def centre(self) -> Float[Array, " parameter"]:
+        return jnp.mean(self.vectors, axis=(0, 1))
 
     def draw_vector(self, key: PRNGKeyArray) -> Float[Array, " parameter"]:
         flat = self.vectors.reshape(-1, self.vectors.shape[-1])
@@ -103,7 +119,7 @@ class Draws(Posterior):
 
     def mean(self) -> Any:
         form = layout(self.model, self.sizes)
-        return form.params(jnp.mean(self.vectors, axis=(0, 1)))
+        return form.params(self.centre)
 
     def draws(self, key: PRNGKeyArray, num_draws: int) -> Float[Array, "chain draw parameter"]:
         return self.vectors

@@ -12,11 +12,13 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from cqbayes.choice import ChoiceData
 from cqbayes.diagnostics import to_datatree
+from cqbayes.diagnostics.datatree import coordinates
 from cqbayes.errors import InputError
 from cqbayes.files import replacing_folder, write_netcdf
 from cqbayes.inference import InferenceInfo, Status
@@ -129,7 +131,11 @@ def save_posterior(
 
 
 def load_posterior(
-    path: str | Path, *, model: PreferenceModel | None = None, llms: list[str] | None = None
+    path: str | Path,
+    *,
+    model: PreferenceModel | None = None,
+    llms: list[str] | None = None,
+    users: list[str] | None = None,
 ) -> Stored:
     """Reads a posterior, and refuses one that cannot be trusted.
 
@@ -138,11 +144,12 @@ def load_posterior(
         model: the model that it must be of. Where absent it is made anew from its name and
             settings, which only models of ``models/`` have.
         llms: the names that its LLMs must have, in this order.
+        users: those that its users must have, likewise.
 
     Raises:
         InputError: says what is wrong: not such a file, a checksum that is off, another model,
-            other LLMs, names or shapes that do not fit the model, numbers that are not finite, a
-            covariance that is not positive definite.
+            other LLMs or users, names or shapes that do not fit the model, numbers that are not
+            finite, a covariance that is not positive definite, draws that do not vary.
     """
     path = Path(path)
     if model is not None and not isinstance(model, PreferenceModel):
@@ -171,6 +178,7 @@ def load_posterior(
         raise InputError(f"{path}: expected a posterior of {describe(model)}, got {description}")
     _check_shapes(path, kind, fields, model, sizes, tree)
     posterior = kind(**fields, model=model, sizes=sizes)
+    _check_names(path, posterior, tree["posterior"].coords, names, users)
     _check_proper(str(path), posterior)
     return Stored(posterior, InferenceInfo(engine, jnp.array(int(status)), stats, reason), tree)
 
@@ -288,17 +296,68 @@ def _check_shapes(
         raise InputError(f"{path}: expected arrays for {form.size} parameters, got {shapes}")
 
 
+def _check_names(
+    path: Path, posterior: Posterior, found: Any, llms: list[str], users: list[str] | None
+) -> None:
+    """Refuses names along dimensions that are not those of the model, or not those asked for."""
+    stored = {name: found[name].values.tolist() for name in map(str, found)}
+    try:
+        expected = coordinates(posterior, llms, stored.get("user") if users is None else users)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    for name, values in expected.items():
+        if name in stored and stored[name] != list(values):
+            raise InputError(
+                f"{path}: expected the coordinate {name} to be {list(values)}, got {stored[name]}"
+            )
+
+
 def _check_proper(where: str, posterior: Posterior) -> None:
     """Refuses numbers that are not finite, and a covariance that is not positive definite."""
     for name, value in _arrays(posterior).items():
         if not np.isfinite(np.asarray(value)).all():
             raise InputError(f"{where}: expected finite numbers in {name}, got NaN or infinity")
-    factor = getattr(posterior, "factor", None)
-    if factor is None:
+    if isinstance(posterior, Draws):
+        _check_varies(where, posterior)
         return
+    factor = getattr(posterior, "factor", None)
     # Of the covariance F F^T, without the rounding of the product: the least singular value of F.
     singular = np.linalg.svd(np.asarray(factor, np.float64), compute_uv=False)
     if not (singular[..., -1] > np.finfo(np.float32).eps * singular[..., 0]).all():
         raise InputError(
             f"{where}: expected a covariance that is positive definite; the fit has failed"
         )
+
+
+def _check_varies(where: str, posterior: Draws) -> None:
+    """Refuses draws that are all alike in a parameter, or in a direction that there are draws for.
+
+    A canonical form may fix some of either: what it leaves of normal vectors is what must vary.
+    """
+    draws = np.asarray(posterior.vectors, np.float64).reshape(-1, posterior.vectors.shape[-1])
+    draws = np.unique(draws, axis=0)
+    free, rank = np.ones(draws.shape[1], bool), draws.shape[1]
+    if posterior.model.canonical is not None:
+        form = layout(posterior.model, posterior.sizes)
+        noise = jax.random.normal(jax.random.key(0), (2 * form.size, form.size))
+        normal = np.asarray(jax.vmap(form.canonical)(noise), np.float64)
+        free, rank = np.ptp(normal, axis=0) > 0, _rank(normal)
+    stuck = int(np.sum(free & (np.ptp(draws, axis=0) == 0)))
+    if stuck:
+        raise InputError(
+            f"{where}: expected draws that vary, got {stuck} of {len(free)} parameters alike in "
+            "all; the fit has failed"
+        )
+    if len(draws) > len(free) and _rank(draws) < rank:
+        raise InputError(
+            f"{where}: expected draws with a covariance that is positive definite, got them in "
+            f"{_rank(draws)} of {rank} directions; the fit has failed"
+        )
+
+
+def _rank(draws: np.ndarray) -> int:
+    """Of the covariance, of parameters in units of their own standard deviation."""
+    centred = draws - draws.mean(axis=0)
+    deviation = centred.std(axis=0)
+    singular = np.linalg.svd(centred / np.where(deviation > 0, deviation, 1), compute_uv=False)
+    return int(np.sum(singular > np.finfo(np.float32).eps * singular[0]))

@@ -11,7 +11,8 @@
 Silence is coded -1. Where every acceptance is seen, as by a thumb or a next question on another
 subject, ``r = 1`` and silence means that a user gave up. In a chat log satisfaction does not show
 at all: ``r = 0``, and silence is both, the content and the lost. The data then tell ``q`` only by
-how often hopeless answers are not retried, and its prior decides much.
+how often hopeless answers are not retried, and its prior decides much. Nobody leaves over an answer
+that was not given: where nothing was offered a retry is all that can be.
 
 Source: ours; a partially observed choice, a mixture as in Dempster, Laird and Rubin (1977).
 """
@@ -75,11 +76,13 @@ def abandonment(
         done = log_shares(base.outcome(params["base"], utility, offered), offered.shape[-1])
         gone, shown = jnp.asarray(params["leave"]), jnp.asarray(params["acknowledged"])
         unseen = [] if done.silent is None else [done.silent]
+        before = jnp.full_like(done.retry, -jnp.inf) if done.silent is None else done.silent
         unseen += [jnp.log(gone) + done.retry, jnp.log1p(-shown) + log_total(done.taken)]
+        answered = jnp.any(offered, axis=-1)
         return LogShares(
-            retry=jnp.log1p(-gone) + done.retry,
+            retry=jnp.where(answered, jnp.log1p(-gone) + done.retry, done.retry),
             taken=jnp.log(shown) + done.taken,
-            silent=log_sum(*unseen),
+            silent=jnp.where(answered, log_sum(*unseen), before),
         ).joined()
 
     return base._replace(prior=prior, utility=utility, outcome=outcome, linear=None, silence=True)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import xarray as xr
 from cqbayes.models.disjoint_mnl import disjoint_mnl
 
 from cqbayes import catalogue
@@ -22,7 +23,7 @@ from cqbayes.errors import InputError
 from cqbayes.inference import InferenceInfo, Status, infer
 from cqbayes.inference.online import OnlineGaussian
 from cqbayes.posterior import Draws, Gaussian
-from cqbayes.preference import PreferenceModel, layout, sizes_of
+from cqbayes.preference import PreferenceModel, Sizes, layout, sizes_of
 from cqbayes.storage import checksum, load_posterior, save_posterior
 
 LLMS = ["small", "medium", "large", "xlarge"]
@@ -273,6 +274,83 @@ def test_improper_posteriors_are_not_saved(fits, tmp_path):
     with pytest.raises(InputError, match="finite numbers"):
         save_posterior(tmp_path / "broken.nc", broken, info)
     assert not list(tmp_path.iterdir())
+
+
+def _improper(change: str, vectors: np.ndarray) -> np.ndarray:
+    vectors = vectors.copy()
+    if change == "alike":
+        vectors[:] = vectors[:, :1]
+    elif change == "one parameter":
+        vectors[..., 3] = vectors[0, 0, 3]
+    else:
+        vectors[..., 3] = vectors[..., 4]
+    return vectors
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("alike", "draws that vary, got 16 of 16 parameters"),
+        ("one parameter", "draws that vary, got 1 of 16 parameters"),
+        ("one direction", "positive definite, got them in 15 of 16 directions"),
+    ],
+)
+def test_draws_that_do_not_vary_are_refused(fits, data, tmp_path, change, message):
+    draws, info = fits["Draws"]
+    assert isinstance(draws, Draws)
+    broken = _improper(change, np.asarray(draws.vectors))
+    with pytest.raises(InputError, match=message):
+        save_posterior(
+            tmp_path / "fit.nc", eqx.tree_at(lambda p: p.vectors, draws, jnp.asarray(broken)), info
+        )
+    save_posterior(tmp_path / "fit.nc", draws, info)
+
+    def stale(tree: Any) -> None:
+        tree["state"]["vectors"].values[:] = broken
+
+    _resigned(tmp_path / "fit.nc", stale)
+    with pytest.raises(InputError, match=message):
+        load_posterior(tmp_path / "fit.nc")
+
+
+def test_draws_in_a_canonical_form_may_be_dependent(tmp_path):
+    """Turned factors have a symmetric block: a direction that no draw has."""
+    model, sizes = catalogue.load_model("low_rank_mnl"), Sizes(num_llms=4, dim=3)
+    form = layout(model, sizes)
+    vectors = jax.vmap(form.canonical)(jax.random.normal(jax.random.key(0), (200, form.size)))
+    info = InferenceInfo("nuts", jnp.array(0), {})
+    save_posterior(tmp_path / "fit.nc", Draws(vectors[None], model, sizes), info)
+    stuck = vectors.at[:, 0].set(1.0)
+    with pytest.raises(InputError, match="draws that vary, got 1 of"):
+        save_posterior(tmp_path / "fit.nc", Draws(stuck[None], model, sizes), info)
+
+
+@pytest.mark.parametrize("name", ["feature", "llm"])
+def test_other_names_than_the_models_are_refused(stored, name):
+    def renamed(tree: Any) -> None:
+        group = tree["posterior"].dataset
+        values = [f"other{i}" for i in range(group.sizes[name])]
+        tree["posterior"] = xr.DataTree(group.assign_coords({name: values}))
+
+    _resigned(stored, renamed)
+    with pytest.raises(InputError, match=f"expected the coordinate {name} to be .* got .*other0"):
+        load_posterior(stored)
+
+
+def test_users_have_the_names_that_are_asked_for(choices, tmp_path):
+    data, _ = choices(seed=0, num_obs=30, full=True)
+    model, sizes = catalogue.load_model("user_mnl"), sizes_of(data)
+    size = layout(model, sizes).size
+    posterior = Gaussian(
+        location=jnp.zeros(size), factor=0.1 * jnp.eye(size), model=model, sizes=sizes
+    )
+    users = list("abcdef")
+    info = InferenceInfo("laplace", jnp.array(0), {})
+    save_posterior(tmp_path / "fit.nc", posterior, info, users=users)
+    load_posterior(tmp_path / "fit.nc")
+    load_posterior(tmp_path / "fit.nc", users=users)
+    with pytest.raises(InputError, match=r"expected the coordinate user to be .*'f', 'a'"):
+        load_posterior(tmp_path / "fit.nc", users=[*users[1:], "a"])
 
 
 def test_files_that_are_no_posteriors(tmp_path):

@@ -12,10 +12,13 @@ from numpyro import handlers
 
 from cqbayes import belief
 from cqbayes.choice import ChoiceData, Situation, choice_data
-from cqbayes.environments import Population, Query
-from cqbayes.environments.queue import retrial_queue
+from cqbayes.environments import Environment, Population, Query, Survey
+from cqbayes.environments.places import blank_place, pack, unpack
+from cqbayes.environments.queue import QueueState, retrial_queue
+from cqbayes.environments.rules import Rules
 from cqbayes.environments.synthetic import linear
 from cqbayes.errors import InputError
+from cqbayes.policies import Action
 from cqbayes.policies.acqb import acqb
 from cqbayes.preference import (
     PreferenceModel,
@@ -141,11 +144,12 @@ def adaptive(
     policy = acqb(belief.online(load_model("disjoint_mnl"), sizes), sizes.num_llms, slate_size)
 
     def collect(key: PRNGKeyArray, model: PreferenceModel, truths: Sites) -> ChoiceData:
-        environments = eqx.filter_vmap(
-            lambda truth: retrial_queue(
-                _population(model, sizes, attributes, truth), arrival_rate, slate_size
-            )
-        )(truths)
+        def world(truth: Sites) -> Environment:
+            population = _population(model, sizes, attributes, truth)
+            queue = retrial_queue(population, arrival_rate, slate_size)
+            return _by_attempt(queue, population) if "attempt" in model.needs else queue
+
+        environments = eqx.filter_vmap(world)(truths)
         num = len(next(iter(truths.values())))
         trace = simulate(
             key, policy, environments, rounds, num_seeds=num, record=True, env_per_seed=True
@@ -165,10 +169,10 @@ def _check_collectable(model: PreferenceModel) -> None:
     Where the log hides choices that the policy saw, how it was collected depends on what is
     hidden, and the argument of :func:`adaptive` breaks down.
     """
-    beyond = [name for name in model.needs if name != "attributes"]
+    beyond = [name for name in model.needs if name not in ("attributes", *belief.QUEUE_COLUMNS)]
     if beyond:
         raise InputError(
-            f"adaptive: expected a model of users who stay as they came, got one whose utility "
+            f"adaptive: expected a model of what the queue's rows have, got one whose utility "
             f"depends on {beyond[0]}"
         )
     if model.outcome is not mnl:
@@ -188,6 +192,31 @@ def _population(
 
 
 def _utility(
-    utility: Callable[..., Array], attributes: Array | None, params: Any, query: Query
+    utility: Callable[..., Array],
+    attributes: Array | None,
+    params: Any,
+    query: Query,
+    attempt: Int[Array, ""] | int = 1,
 ) -> Float[Array, " llm"]:
-    return utility(params, Situation(query.context, attributes))
+    return utility(params, Situation(query.context, attributes, attempt=jnp.asarray(attempt)))
+
+
+def _by_attempt(queue: Environment, population: Population) -> Environment:
+    """The queue with users whose utility is that of their attempt, and not of their arrival."""
+    return queue._replace(step=Partial(_step_by_attempt, queue.step, population))
+
+
+def _step_by_attempt(
+    step: Callable[..., Any],
+    population: Population,
+    chance: Any,
+    state: QueueState,
+    action: Action,
+    survey: Survey,
+) -> Any:
+    place = unpack(state.rows[action.query], blank_place(population, Rules()))
+    query = Query(place.context, place.identity)
+    now: Any = population.utility
+    tried = place._replace(utility=now(query, attempt=place.attempts + 1))
+    rows = state.rows.at[action.query].set(pack(tried))
+    return step(chance, state._replace(rows=rows), action, survey)

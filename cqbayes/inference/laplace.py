@@ -9,19 +9,21 @@ gradient costs far less; with many rows the first curvature, and a place to star
 part of the rows. ``check`` draws from ``q``, weighs the draws by ``p / q`` with Pareto-smoothed
 importance sampling (Vehtari et al. 2024, through ArviZ) and resamples them. What
 :func:`cqbayes.infer` returns are then approximately draws of the exact posterior, repeated ones
-among them: ``info.stats["ess"]`` says how many weighted draws they are worth. Where k-hat is 0.7 or
-more, or too few effective draws are left, it returns ``q`` and says so.
+among them: ``info.stats["ess"]`` says how many weighted draws they are worth. Where k-hat of ``S``
+draws is ``min(1 - 1 / log10(S), 0.7)`` or more, or too few effective draws are left, it returns
+``q`` and says so.
 """
 
+import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import cho_solve, solve_triangular
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from cqbayes.choice import ChoiceData
 from cqbayes.density import fast, linear_target, log_posterior
@@ -36,6 +38,7 @@ KHAT_LIMIT = 0.7  # from it on importance weights are not to be trusted, however
 LEAST_ESS = 400
 LEAST_DRAWS = 25  # for five in a tail
 MOST_PARAMETERS = 20_000  # whose curvature, a dense matrix, takes 1.5 GiB
+AT_ONCE = 1_000_000  # utilities that columns of a Hessian by autodiff are taken of together
 PART = 20_000  # rows that a first curvature is taken from, and at least so many per parameter:
 PART_PER_PARAMETER = 20
 FLOOR = 1e-2  # a decrement below this, a tenth of a posterior sd at most, may be rounding
@@ -56,7 +59,8 @@ def surface(model: PreferenceModel, data: ChoiceData) -> Surface:
     """
     if not fast(model):
         density = log_posterior(model, data)
-        return Surface(jax.value_and_grad(density), lambda v: -jax.hessian(density)(v))
+        columns = max(1, AT_ONCE // (data.num_obs * data.num_llms))
+        return Surface(jax.value_and_grad(density), lambda v: -_hessian(density, v, columns))
     target = linear_target(model, data)
 
     def curvature(vector: Array) -> Array:
@@ -71,6 +75,16 @@ def surface(model: PreferenceModel, data: ChoiceData) -> Surface:
         return jacobian.T @ inner @ jacobian - jax.hessian(bend)(vector)
 
     return Surface(jax.value_and_grad(target.density), curvature)
+
+
+def _hessian(density: Callable[[Array], Array], vector: Array, columns: int) -> Array:
+    """The Hessian, a few columns at a time: each holds intermediate numbers for all rows."""
+    _, push = jax.linearize(jax.grad(density), vector)
+    batches = -(-vector.size // columns)
+    columns = -(-vector.size // batches)
+    basis = jnp.eye(batches * columns, vector.size, dtype=vector.dtype)  # padded with zeros
+    found = jax.lax.map(jax.vmap(push), basis.reshape(batches, columns, vector.size))
+    return found.reshape(-1, vector.size)[: vector.size]
 
 
 class _Newton(NamedTuple):
@@ -167,14 +181,14 @@ def fit(
     """The Gaussian at the mode.
 
     Args:
-        key, model, data, start: as in every engine.
+        key, model, data, start: as in every engine; the search begins at the mean of ``start``.
         max_iterations: most Newton steps.
     """
     sizes = sizes_of(data)
     size = layout(model, sizes).size
     check_size("laplace", size)
     at = surface(model, data)
-    begin = start.location if isinstance(start, Gaussian) else jnp.zeros(size)
+    begin = jnp.zeros(size) if start is None else start.centre
     unknown = jnp.full((size, size), jnp.nan)
     part = _part(data, size)
     if part is None:
@@ -226,40 +240,87 @@ def difference(model: PreferenceModel, data: ChoiceData, vector: Array) -> Calla
     return log_posterior(model, data)
 
 
+class Normal(Protocol):
+    """A posterior that is normal, of whatever form."""
+
+    @property
+    def model(self) -> PreferenceModel: ...
+
+    @property
+    def centre(self) -> Float[Array, " parameter"]: ...
+
+    def vector_at(self, noise: Float[Array, " parameter"]) -> Float[Array, " parameter"]: ...
+
+
 @eqx.filter_jit
-def _log_ratios(noise: Array, gaussian: Gaussian, data: ChoiceData) -> Array:
-    """Log importance ratios ``log p / q`` of draws ``location + factor noise``, ``[draw]``."""
-    density = difference(gaussian.model, data, gaussian.location)
-    vectors = gaussian.location + noise @ gaussian.factor.T
+def _log_ratios(noise: Array, normal: Normal, data: ChoiceData) -> Array:
+    """Log importance ratios ``log p / q`` ``[draw]`` of the vectors of ``noise``."""
+    density = difference(normal.model, data, normal.centre)
+
+    def ratio(noise: Array) -> Array:
+        return density(normal.vector_at(noise)) + 0.5 * jnp.sum(noise**2)
+
     # A few draws at a time: all at once would hold draws x rows in memory.
-    return jax.lax.map(density, vectors, batch_size=16) + 0.5 * jnp.sum(noise**2, axis=-1)
+    return jax.lax.map(ratio, noise, batch_size=16)
 
 
-def log_ratios(noise: Array, gaussian: Gaussian, data: ChoiceData) -> np.ndarray:
+def log_ratios(noise: Array, normal: Normal, data: ChoiceData) -> np.ndarray:
     """The same on the host: in double precision where differences are not taken row by row."""
-    if fast(gaussian.model):
-        return np.asarray(_log_ratios(noise, gaussian, data), np.float64)
+    if fast(normal.model):
+        return np.asarray(_log_ratios(noise, normal, data), np.float64)
     with jax.enable_x64(True):
-        return np.asarray(_log_ratios(*jax.tree.map(_doubled, (noise, gaussian, data))))
+        return np.asarray(_log_ratios(*jax.tree.map(_doubled, (noise, normal, data))))
 
 
-def pareto_smoothed(log_ratio: np.ndarray) -> tuple[np.ndarray, float]:
-    """Normalised weights and k-hat; k-hat is infinite where the ratios cannot be smoothed."""
+class Smoothed(NamedTuple):
+    """Pareto-smoothed importance weights, which sum to 1, and what they are worth.
+
+    Where the ratios cannot be smoothed k-hat is infinite, and no draw is worth anything.
+    """
+
+    weight: np.ndarray
+    khat: float
+
+    @property
+    def ess(self) -> float:
+        return 1 / float(np.sum(self.weight**2)) if np.isfinite(self.khat) else 0.0
+
+    @property
+    def stats(self) -> dict[str, Array]:
+        return {"khat": jnp.asarray(self.khat), "ess": jnp.asarray(self.ess)}
+
+
+def khat_limit(num_draws: int) -> float:
+    """From it on k-hat of so many draws is not to be trusted (Vehtari et al. 2024)."""
+    return min(1 - 1 / math.log10(num_draws), KHAT_LIMIT)
+
+
+def pareto_smoothed(log_ratio: np.ndarray) -> Smoothed:
+    """Weights from log importance ratios ``[draw]``."""
     from arviz_stats.base import array_stats
 
     equal = np.full(log_ratio.size, 1 / log_ratio.size)
     if not np.isfinite(log_ratio).all():
-        return equal, np.inf
+        return Smoothed(equal, np.inf)
     if np.ptp(log_ratio) < 1e-3:  # the Gaussian is exact: there is no tail to fit
-        return equal, 0.0
+        return Smoothed(equal, 0.0)
     # ArviZ takes what leave-one-out has, log-likelihoods: the negative of log importance ratios.
     # Ratios so far apart that the tail underflows to ties have no fit, which is found out below.
     with np.errstate(all="ignore"):
         log_weight, khat = array_stats.psislw(log_ratio.max() - log_ratio)
         weight = np.exp(log_weight - np.max(log_weight))
     if not np.isfinite(weight).all() or np.isnan(khat):
-        return equal, np.inf
-    return weight / weight.sum(), float(khat)
+        return Smoothed(equal, np.inf)
+    return Smoothed(weight / weight.sum(), float(khat))
+
+
+def check_num_draws(engine: str, num_draws: int, least_ess: float = 0) -> None:
+    """Refuses so few draws that k-hat has no tail, or that ``least_ess`` cannot be reached."""
+    if num_draws < max(least_ess, LEAST_DRAWS):
+        raise InputError(
+            f"engine {engine}: expected num_draws of at least {LEAST_DRAWS} and of least_ess, "
+            f"which is {least_ess:g}, got {num_draws}"
+        )
 
 
 def check(
@@ -278,24 +339,19 @@ def check(
         num_draws: draws of the Gaussian, and as many resampled.
         least_ess: effective draws that there must be.
     """
-    if num_draws < max(least_ess, LEAST_DRAWS):
-        raise InputError(
-            f"engine {info.engine}: expected num_draws of at least {LEAST_DRAWS} and of least_ess, "
-            f"which is {least_ess:g}, got {num_draws}"
-        )
+    check_num_draws(info.engine, num_draws, least_ess)
     if not info.ok:
         return posterior, info
     draw_key, offset_key, shuffle_key = jax.random.split(key, 3)
     noise = jax.random.normal(draw_key, (num_draws, posterior.location.size))
-    weight, khat = pareto_smoothed(log_ratios(noise, posterior, data))
-    ess = 1 / np.sum(weight**2)
-    stats = dict(info.stats, khat=jnp.asarray(khat), ess=jnp.asarray(ess))
-    if not (khat < KHAT_LIMIT and ess >= least_ess):
+    found = pareto_smoothed(log_ratios(noise, posterior, data))
+    stats = info.stats | found.stats
+    if not (found.khat < khat_limit(num_draws) and found.ess >= least_ess):
         status = jnp.array(Status.POOR_APPROXIMATION)
         return posterior, InferenceInfo(info.engine, status, stats)
     # Systematic resampling: the lowest variance among the simple schemes.
     points = (np.arange(num_draws) + float(jax.random.uniform(offset_key))) / num_draws
-    index = np.minimum(np.searchsorted(np.cumsum(weight), points), num_draws - 1)
+    index = np.minimum(np.searchsorted(np.cumsum(found.weight), points), num_draws - 1)
     # Shuffled, so that order carries no meaning and chains could be cut from it.
     index = jax.random.permutation(shuffle_key, jnp.asarray(index))
     vectors = posterior.location + noise[index] @ posterior.factor.T
@@ -304,7 +360,7 @@ def check(
         model=model,
         sizes=posterior.sizes,
         # Errors of the weights and, at worst, of multinomial resampling add up.
-        effective=jnp.asarray(1 / (1 / ess + 1 / num_draws)),
+        effective=jnp.asarray(1 / (1 / found.ess + 1 / num_draws)),
     )
     return draws, InferenceInfo(info.engine, info.status, stats)
 

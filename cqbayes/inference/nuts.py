@@ -3,14 +3,18 @@
 Hoffman and Gelman 2014, as implemented in NumPyro, with its own warm-up.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 from numpyro.infer import NUTS
 
 from cqbayes.choice import ChoiceData
+from cqbayes.errors import InputError
 from cqbayes.inference import Engine, InferenceInfo, Status, laplace
-from cqbayes.posterior import Draws, Gaussian, Posterior
+from cqbayes.posterior import Draws, Posterior
 from cqbayes.preference import PreferenceModel, layout, sizes_of
 
 RHAT_LIMIT = 1.01
@@ -33,9 +37,16 @@ def fit(
 
     Chains start at draws of ``start`` where it is given, else uniformly in the cube of half-width
     1 around 0 of the unconstrained space.
+
+    Raises:
+        InputError: for a ``target_accept`` that is not between 0 and 1.
     """
+    if not 0 < target_accept < 1:
+        raise InputError(
+            f"engine nuts: expected target_accept between 0 and 1, got {target_accept!r}"
+        )
     sizes = sizes_of(data)
-    anchor = start.location if isinstance(start, Gaussian) else jnp.zeros(layout(model, sizes).size)
+    anchor = jnp.zeros(layout(model, sizes).size) if start is None else start.centre
     density = laplace.difference(model, data, anchor)
 
     def chain(key: PRNGKeyArray) -> tuple[Array, dict[str, Array]]:
@@ -87,18 +98,25 @@ def check(
 ) -> tuple[Posterior, InferenceInfo]:
     """R-hat and effective sample size by ArviZ; divergences by NumPyro."""
     import arviz_stats
-    import numpy as np
 
     draws = posterior.to_arviz()["posterior"].dataset
+    free = _free(posterior)
+
+    def over_free(table: Any) -> np.ndarray:
+        return np.concatenate([table[name].values[free[name]] for name in free])
+
     with np.errstate(divide="ignore", invalid="ignore"):  # chains that never moved
-        rhat = arviz_stats.rhat(draws).to_array().max().item()
-    ess = min(
-        arviz_stats.ess(draws, method=method).to_array().min().item() for method in ("bulk", "tail")
-    )
+        # NaN, which is what such chains have, is neither skipped nor below a limit.
+        rhat = float(np.max(over_free(arviz_stats.rhat(draws))))
+        ess = min(
+            float(np.min(over_free(arviz_stats.ess(draws, method=method))))
+            for method in ("bulk", "tail")
+        )
     divergences = int(np.sum(info.stats["diverging"]))
     chains = posterior.vectors.shape[0]
-    # One chain has no R-hat (NaN): the effective sample size then decides alone.
-    poor = rhat > RHAT_LIMIT or not ess >= ESS_PER_CHAIN * chains or divergences > 0
+    # One chain has no R-hat: the effective sample size then decides alone.
+    mixed = chains == 1 or rhat <= RHAT_LIMIT
+    poor = not mixed or not ess >= ESS_PER_CHAIN * chains or divergences > 0
     status = Status.POOR_MIXING if info.ok and poor else Status(int(info.status))
     summary = {
         "rhat": jnp.array(rhat),
@@ -107,6 +125,13 @@ def check(
         "steps_per_draw": jnp.mean(info.stats["n_steps"]),
     }
     return posterior, InferenceInfo(info.engine, jnp.array(int(status)), info.stats | summary)
+
+
+def _free(posterior: Draws) -> dict[str, np.ndarray]:
+    """Of every reported site ``[...]``: whether it varies at all, whatever the parameters are."""
+    size = posterior.vectors.shape[-1]
+    reported = posterior.report(jax.random.normal(jax.random.key(0), (1, 8, size)))
+    return {name: np.ptp(np.asarray(x), axis=(0, 1)) > 0 for name, x in reported.items()}
 
 
 ENGINE = Engine(fit, check)

@@ -5,8 +5,9 @@ the features ``z(x)`` of a disjoint linear model. A row touches ``w_j`` only thr
 ``u_j = w_j . z``, which are a priori independent with mean ``a_j = m_j . z`` and variance
 ``s_j = |F_j^T z|^2``. So the row's posterior is a problem in the offered utilities alone:
 
-1. its mode ``u* = argmax log P(y | u, S) - sum_j (u_j - a_j)^2 / (2 s_j)``, by Newton, where the
-   curvature is diagonal plus rank one: an implicit step, not a linearised one;
+1. its mode ``u* = argmax log P(y | u, S) - sum_j (u_j - a_j)^2 / (2 s_j)``, an implicit step and
+   not a linearised one, found however far away it is: all utilities follow from one number, the
+   log-partition, which is found by Newton steps between bounds;
 2. the marginal variances ``s'_j`` of its Laplace approximation at ``u*``, which include what the
    row leaves coupled between LLMs;
 3. the block that has exactly these moments along ``z`` (moment matching; Minka 2001):
@@ -18,10 +19,14 @@ One pass is approximate, and depends on the order of the rows: curvatures stay w
 taken, and blocks forget what assortments tell of two LLMs together. :func:`relinearised` mends
 both, with the Laplace fit of all rows so far and its marginal covariances. Done whenever the number
 of rows has grown by a constant factor it costs a constant number of row visits per row.
+
+What the blocks are worth together, ``check`` tells: the Pareto k-hat of importance ratios against
+the density of all rows. Blocks know nothing of how LLMs are correlated, which many LLMs in one
+assortment make them: then each LLM's own parameters can be right where k-hat is poor.
 """
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -30,14 +35,14 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from cqbayes.choice import ChoiceData, normaliser
+from cqbayes.choice import ChoiceData
 from cqbayes.density import fast
 from cqbayes.errors import InputError
 from cqbayes.inference import Engine, InferenceInfo, Status, laplace
 from cqbayes.posterior import Gaussian, Posterior
 from cqbayes.preference import PreferenceModel, Sizes, layout, sizes_of
 
-NEWTON_STEPS = 4
+MOST_STEPS = 16  # ordinary rows take three or four; variances of 1e6 and means of 20, eight
 
 
 class OnlineGaussian(Posterior):
@@ -56,6 +61,15 @@ class OnlineGaussian(Posterior):
     def draw_vector(self, key: PRNGKeyArray) -> Float[Array, " parameter"]:
         # In the order of the model's own layout: a linear model's sites are its params.
         return ravel_pytree(self.draw(key))[0]
+
+    @property
+    def centre(self) -> Float[Array, " parameter"]:
+        return ravel_pytree(self.mean())[0]
+
+    def vector_at(self, noise: Float[Array, " parameter"]) -> Float[Array, " parameter"]:
+        """The vector that standard normal ``noise`` stands for."""
+        deviation = jnp.einsum("jkl,jl->jk", self.factor, noise.reshape(self.location.shape))
+        return ravel_pytree(_linear(self.model).to_params(self.location + deviation))[0]
 
     def mean(self) -> Any:
         return _linear(self.model).to_params(self.location)
@@ -85,6 +99,42 @@ def prior(model: PreferenceModel, sizes: Sizes) -> OnlineGaussian:
     return OnlineGaussian(location=location, factor=factor, model=model, sizes=sizes)
 
 
+def _omega(z: Array, steps: int) -> Array:
+    """Wright's omega function, ``omega + log omega = z``: a start within 16%, then quartic steps.
+
+    Fritsch, Shafer and Crowley (1973), as Lawrence, Corless and Jeffrey (2012) have it.
+    """
+    least = jnp.finfo(z.dtype).tiny
+    low = jnp.exp(jnp.minimum(z, 1))
+    omega = jnp.where(z < 1, low / (1 + 0.76 * low), z - jnp.log(jnp.maximum(z, 1)))
+    omega = jnp.maximum(omega, least)
+    for _ in range(steps):
+        residual = z - omega - jnp.log(omega)
+        above = 1 + omega
+        twice = 2 * above * (above + 2 / 3 * residual)
+        moved = 1 + residual / above * (twice - residual) / (twice - 2 * residual)
+        omega = jnp.maximum(omega * moved, least)
+    return omega
+
+
+class _Search(NamedTuple):
+    """For the log-partition: the guess, its bounds, and how far the last step went."""
+
+    partition: Array
+    low: Array
+    high: Array
+    moved: Array
+    step: Array
+
+
+class _Shares(NamedTuple):
+    """What a log-partition says of the LLMs, ``[slate]`` each."""
+
+    share: Array
+    residual: Array  # [y] - p, without the cancellation in 1 - p where the utility is held loosely
+    stiffness: Array  # 1 / (1 + w s p)
+
+
 def _row_moments(
     mean: Float[Array, " slate"],
     variance: Float[Array, " slate"],
@@ -92,31 +142,69 @@ def _row_moments(
     taken: Bool[Array, " slate"],
     weight: Float[Array, ""],
 ) -> tuple[Float[Array, " slate"], Float[Array, " slate"]]:
-    """Mean and marginal variances of the utilities after one row, by Laplace at its mode.
+    """Gains ``(u* - a) / s`` and marginal variances of the utilities after one row, by Laplace.
 
-    With ``p_j`` the choice probabilities, the negative log-density has gradient
-    ``w (p - [y]) + (u - a) / s`` and Hessian ``D - w p p^T``, ``D = diag(w p + 1 / s)``; by
-    Sherman and Morrison its inverse is ``D^-1 + w D^-1 p p^T D^-1 / (1 - w p^T D^-1 p)``.
+    At the mode ``u_j = a_j + w s_j ([y = j] - p_j)``. With ``L`` the log-partition, ``p_j = exp(u_j
+    - L)`` and Wright's ``omega(z) + log omega(z) = z`` that is
+
+    ``w s_j p_j = omega(a_j + w s_j [y = j] + log(w s_j) - L)``,   ``exp(-L) + sum_j p_j(L) = 1``,
+
+    one equation in ``L >= 0``. Its left side falls and is convex: Newton steps end left of the root
+    from everywhere, and are lower bounds. Those on the logarithms of what was not taken and of
+    ``1 - p_y`` are nearly straight where that is far from straight, and are taken between bounds.
+
+    Minus the slope at the root is ``c = exp(-L) + sum_j p_j t_j``, ``t_j = 1 / (1 + w s_j p_j)``;
+    the curvature is diagonal plus rank one, and by Sherman and Morrison the variances are
+    ``s_j t_j (1 + w s_j t_j p_j^2 / c)``. No term is negative: nothing cancels.
     """
-    precision = 1 / variance
+    kind = jnp.finfo(mean.dtype)
+    least = kind.tiny / kind.eps  # no quotient of what is at least this overflows
+    stretch = weight * variance
+    known = mean + jnp.where(taken, stretch, 0) + jnp.log(stretch)
+    mine, others = taken.astype(mean.dtype), (shown & ~taken).astype(mean.dtype)
+    retried = ~jnp.any(taken)
 
-    def inverse_curvature(utility: Array) -> tuple[Array, Array, Array]:
-        share = normaliser(utility, shown).shares
-        diagonal = 1 / (weight * share + precision)
-        along = diagonal * share
-        scale = weight / (1 - weight * (share @ along))
-        return share, diagonal, jnp.sqrt(scale) * along
+    def shares(partition: Array, steps: int) -> _Shares:
+        omega = _omega(known - partition, steps)
+        share = omega / stretch
+        moved = (partition + jnp.log(share) - mean) / stretch
+        lacking = jnp.where(stretch < 1, 1 - share, moved)
+        return _Shares(share, jnp.where(taken, lacking, -share), 1 / (1 + omega))
 
-    def step(utility: Array, _: None) -> tuple[Array, None]:
-        share, diagonal, along = inverse_curvature(utility)
-        slope = weight * (taken - share) - (utility - mean) * precision
-        move = diagonal * slope + along * (along @ slope)
-        # At most two units of log-odds at once: the logistic's curvature changes on that scale.
-        return utility + jnp.clip(move, -2, 2), None
+    def sides(partition: Array, at: _Shares) -> tuple[Array, Array, Array, Array]:
+        """What was not taken and ``1 - p_y`` (1 for a retry), and how they fall and rise."""
+        none, bent = jnp.exp(-partition), at.share * at.stiffness
+        columns = jnp.stack([at.share * others, bent * others, at.residual * mine, bent * mine])
+        rest, falls, lacking, rises = jnp.sum(columns, axis=1)
+        lacking = jnp.where(retried, 1, lacking)
+        return jnp.maximum(none + rest, least), none + falls, jnp.maximum(lacking, least), rises
 
-    utility, _ = jax.lax.scan(step, mean, length=NEWTON_STEPS, unroll=True)
-    _, diagonal, along = inverse_curvature(utility)
-    return utility, diagonal + along**2
+    def unfinished(at: _Search) -> Array:
+        return (at.step < MOST_STEPS) & (at.moved > kind.eps**0.5)
+
+    def iterate(at: _Search) -> _Search:
+        partition, low, high, _, step = at
+        rest, falls, lacking, rises = sides(partition, shares(partition, 1))
+        over = rest - lacking
+        high = jnp.where(over < 0, jnp.minimum(high, partition), high)
+        slope = jnp.maximum(falls + rises, least)
+        low = jnp.maximum(low, jnp.minimum(partition + over / slope, high))
+        to_rest = jnp.log(rest / lacking) / jnp.maximum(rises / lacking + falls / rest, least)
+        found = jnp.maximum(partition + to_rest, low)
+        found = jnp.where(found > high, (low + high) / 2, found)
+        moved = jnp.abs(found - partition) / (1 + found)
+        return _Search(found, low, high, moved, step + 1)
+
+    # Where one of the shares alone is 1, or a retry is certain: the sum is then 1 or more.
+    begin = jnp.max(jnp.where(shown, mean - jnp.where(taken, 0, stretch), 0), initial=0)
+    far = jnp.full_like(begin, jnp.inf)
+    first = _Search(begin, begin, far, far, jnp.array(0))
+    partition = jax.lax.while_loop(unfinished, iterate, first).partition
+    at = shares(partition, 2)
+    _, falls, _, rises = sides(partition, at)
+    slope = jnp.maximum(falls + rises, least)
+    spread = 1 + stretch * at.stiffness * at.share**2 / slope
+    return weight * at.residual, jnp.minimum(1, at.stiffness * spread) * variance
 
 
 def update_row(
@@ -132,28 +220,44 @@ def update_row(
     Nothing changes, bit for bit, where ``weight`` is 0, an LLM is not offered, or the row offers
     more LLMs than ``slate_size`` (all of them where absent).
     """
+    return _row(posterior, context, offered, choice, weight, slate_size)[0]
+
+
+def _row(
+    posterior: OnlineGaussian,
+    context: Float[Array, " dim"],
+    offered: Bool[Array, " llm"],
+    choice: Int[Array, ""],
+    weight: Float[Array, ""],
+    slate_size: int | None,
+) -> tuple[OnlineGaussian, Bool[Array, ""]]:
+    """:func:`update_row`, and whether the row was passed over though it says something."""
     z = _linear(posterior.model).features(context)
     llm = first_offered(offered, slate_size or offered.size)
-    shown = offered[llm] & (jnp.arange(llm.size) < jnp.sum(offered))
-    blocks = posterior.factor[llm]
-    # One product a block: as one einsum or sum over all it is several times as slow on CPUs.
+    learns = (weight > 0) & (jnp.sum(offered) <= llm.size)
+    shown = offered[llm] & (jnp.arange(llm.size) < jnp.sum(offered)) & learns
+    # Block by block: gathered, or multiplied as one einsum, they are slower on CPUs.
+    blocks = [jax.lax.dynamic_index_in_dim(posterior.factor, j, keepdims=False) for j in llm]
     phi = jnp.stack([z @ block for block in blocks])
     variance = jnp.sum(phi**2, axis=-1)
-    learns = (weight > 0) & (jnp.sum(offered) <= llm.size)
-    shown = shown & learns & (variance > 0)
-    safe = jnp.where(shown, variance, 1)
     mean = posterior.location[llm] @ z
-    utility, shrunk = _row_moments(mean, safe, shown, shown & (llm == choice - 1), weight)
-    # A prior so wide that rounding eats the curvature: the row is passed over, not spread as NaN.
-    shown = shown & jnp.isfinite(utility) & (shrunk > 0)
-    direction = jnp.einsum("jkl,jl->jk", blocks, phi)
-    gain = jnp.where(shown, (utility - mean) / safe, 0)
-    root = jnp.where(shown, (1 - jnp.sqrt(shrunk / safe)) / safe, 0)
+    # A variance of 0 learns nothing; what overflows is passed over, not spread as NaN.
+    usable = shown & (variance > 0) & jnp.isfinite(variance) & jnp.isfinite(mean)
+    safe, begin = jnp.where(usable, variance, 1), jnp.where(usable, mean, 0)
+    scale = jnp.where(learns, weight, 1)
+    taken = usable & (llm == choice - 1)
+    slope, shrunk = _row_moments(begin, safe, usable, taken, scale)
+    good = usable & jnp.isfinite(slope) & (shrunk > 0)
+    passed_over = jnp.any(shown & ~good) & jnp.any(z != 0)
+    direction = jnp.stack([block @ along for block, along in zip(blocks, phi, strict=True)])
+    gain = jnp.where(good, slope, 0)
+    root = jnp.where(good, (1 - jnp.sqrt(shrunk / safe)) / safe, 0)
     # Added, so that a place that is not filled changes nothing wherever it points.
     location = posterior.location.at[llm].add(gain[:, None] * direction)
     shrinkage = (root[:, None] * direction)[:, :, None] * phi[:, None, :]
     factor = posterior.factor.at[llm].add(-shrinkage)
-    return eqx.tree_at(lambda p: (p.location, p.factor), posterior, (location, factor))
+    after = eqx.tree_at(lambda p: (p.location, p.factor), posterior, (location, factor))
+    return after, passed_over
 
 
 def first_offered(offered: Bool[Array, " llm"], count: int) -> Int[Array, " slate"]:
@@ -176,15 +280,24 @@ def update(
         slate_size: most LLMs that a row offers, known beforehand, so that the others' blocks are
             never touched; rows that offer more teach nothing. All LLMs where absent.
     """
+    return _pass(posterior, data, slate_size)[0]
+
+
+def _pass(
+    posterior: OnlineGaussian, data: ChoiceData, slate_size: int | None = None
+) -> tuple[OnlineGaussian, Int[Array, ""]]:
+    """:func:`update`, and how many rows were passed over."""
     rows = data.cleared()
     columns = (rows.context, rows.offered, rows.choice, rows.weight)
 
     def one(posterior: OnlineGaussian, row: tuple[Array, Array, Array, Array]):
-        return update_row(posterior, *row, slate_size), None
+        return _row(posterior, *row, slate_size)
 
     if data.num_obs == 1:
-        return one(posterior, jax.tree.map(lambda column: column[0], columns))[0]
-    return jax.lax.scan(one, posterior, columns)[0]
+        posterior, passed_over = one(posterior, jax.tree.map(lambda column: column[0], columns))
+    else:
+        posterior, passed_over = jax.lax.scan(one, posterior, columns)
+    return posterior, jnp.sum(passed_over)
 
 
 def relinearised(
@@ -236,22 +349,52 @@ def fit(
         growth: factor by which rows grow between two relinearisations; 0 for none, one pass.
         first: rows before the first one.
     """
-    begin = prior(model, sizes_of(data))
+    posterior = prior(model, sizes_of(data))
     end = last_end(data.num_obs, growth, first)
     head, tail = (jax.tree.map(lambda c, i=i: c[i], data) for i in (slice(end), slice(end, None)))
-    good = jnp.array(True)
+    good, none = jnp.array(True), jnp.array(0)
+    passed_over = none
     if end:
-        begin, good = relinearised(begin, head)
-        begin = jax.lax.cond(good, lambda p: p, lambda p: update(p, head), begin)
-    posterior = update(begin, tail) if end < data.num_obs else begin
+        posterior, good = relinearised(posterior, head)
+        posterior, passed_over = jax.lax.cond(
+            good, lambda p: (p, none), lambda p: _pass(p, head), posterior
+        )
+    if end < data.num_obs:
+        posterior, more = _pass(posterior, tail)
+        passed_over = passed_over + more
     finite = jnp.isfinite(posterior.location).all() & jnp.isfinite(posterior.factor).all()
-    # Rows whose numbers overflow are passed over: if all were, nothing has been learnt.
-    rows = data.cleared()
-    learnt = jnp.any(posterior.location != 0) | ~(jnp.any(rows.offered) & jnp.any(rows.context))
     failures = [Status.NOT_FINITE, Status.NOT_CONVERGED]
-    status = jnp.select([~finite | ~learnt, ~good], failures, Status.OK)
-    stats = {"rows": jnp.sum(data.weight > 0), "relinearised_at": jnp.array(end)}
+    status = jnp.select([~finite | (passed_over > 0), ~good], failures, Status.OK)
+    stats = {
+        "rows": jnp.sum(data.weight > 0),
+        "relinearised_at": jnp.array(end),
+        "passed_over": passed_over,
+    }
     return posterior, InferenceInfo("online", status, stats)
+
+
+def check(
+    key: PRNGKeyArray,
+    posterior: OnlineGaussian,
+    info: InferenceInfo,
+    model: PreferenceModel,
+    data: ChoiceData,
+    num_draws: int = laplace.NUM_DRAWS,
+) -> tuple[OnlineGaussian, InferenceInfo]:
+    """k-hat of the Gaussian against the density of all rows. The Gaussian stays as it is.
+
+    Args:
+        key, posterior, info, model, data: as in every engine.
+        num_draws: draws of the Gaussian that k-hat is found from.
+    """
+    laplace.check_num_draws(info.engine, num_draws)
+    if not info.ok:
+        return posterior, info
+    noise = jax.random.normal(key, (num_draws, posterior.location.size))
+    found = laplace.pareto_smoothed(laplace.log_ratios(noise, posterior, data))
+    good = found.khat < laplace.khat_limit(num_draws)
+    status = jnp.array(Status.OK if good else Status.POOR_APPROXIMATION)
+    return posterior, InferenceInfo(info.engine, status, info.stats | found.stats)
 
 
 def last_end(num_obs: int, growth: float, first: int) -> int:
@@ -266,4 +409,4 @@ def last_end(num_obs: int, growth: float, first: int) -> int:
     return int(first * growth**steps)
 
 
-ENGINE = Engine(fit)
+ENGINE = Engine(fit, check)

@@ -68,7 +68,7 @@ def fit(
     """The best Gaussian of the guide's form.
 
     Args:
-        key, model, data, start: as in every engine; a Gaussian ``start`` gives the first location.
+        key, model, data, start: as in every engine; the first location is the mean of ``start``.
         guide: ``normal`` (independent parameters), ``low_rank`` or ``multivariate``.
         batch_size: rows a step; all of them, in order, where there are no more.
         learning_rate: of Adam.
@@ -84,7 +84,7 @@ def fit(
     sizes = sizes_of(data)
     form = layout(model, sizes)
     laplace.check_size("svi", form.size)
-    begin = start.location if isinstance(start, Gaussian) else jnp.zeros(form.size)
+    begin = jnp.zeros(form.size) if start is None else start.centre
     whole = data.num_obs <= batch_size
 
     def conditioned(rows: ChoiceData) -> None:

@@ -320,6 +320,25 @@ def test_adaptive_logs_are_the_policys():
     assert others.weight.sum() > logs.weight.sum()
 
 
+def test_users_of_the_queue_get_tired_as_their_model_says():
+    """Attempts from the second on are worth 6 log-odds less or more: they fail, or succeed."""
+    model = cqbayes.load_model("attempt_mnl")
+    queue = adaptive(SIZES, rounds=150)
+    truths = Predictive(model.prior, num_samples=20)(jax.random.key(0), SIZES)
+    taken = []
+    for step in (-6.0, 6.0):
+        shifted = truths | {"step": jnp.zeros_like(truths["step"]).at[:, 0].set(step)}
+        del shifted["shift"]  # which follows from the steps
+        logs = queue.collect(jax.random.key(1), model, shifted)
+        again = (logs.weight > 0) & (logs.attempt > 1)
+        assert again.sum() > 100
+        taken.append(float((logs.choice > 0)[again].mean()))
+        first = (logs.weight > 0) & (logs.attempt == 1)
+        assert 0.3 < float((logs.choice > 0)[first].mean()) < 0.9
+    assert taken[0] < 0.1
+    assert taken[1] > 0.9
+
+
 @pytest.mark.parametrize(
     ("name", "says"), [("user_mnl", "depends on user"), ("abandonment", "clean logs")]
 )

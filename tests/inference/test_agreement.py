@@ -10,10 +10,12 @@ from reference import disjoint_posterior, plain_online_mean
 from cqbayes.catalogue import load_engine
 from cqbayes.diagnostics import agreement, summary
 from cqbayes.inference import InferenceInfo, Status, infer
-from cqbayes.inference.online import last_end
+from cqbayes.inference.online import OnlineGaussian, last_end
 from cqbayes.posterior import Draws, Gaussian
+from cqbayes.preference import Sizes, layout, sizes_of
 
 pytestmark = pytest.mark.slow
+KEY = jax.random.key(0)
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +93,63 @@ def test_auto_takes_the_cheapest_engine_that_can_be_trusted(data, choices, disjo
     assert info.engine in ("hmc", "nuts")
     assert "laplace found" in info.reason
     assert info.reason in str(info)
+
+
+def test_auto_goes_to_nuts_where_no_covariance_fits(choices, disjoint_mnl, monkeypatch):
+    monkeypatch.setattr("cqbayes.inference.laplace.MOST_PARAMETERS", 15)
+    data, _ = choices(seed=1, num_obs=70)
+    posterior, info = infer(jax.random.key(6), disjoint_mnl(), data, engine="auto")
+    assert info.engine == "nuts"
+    assert info.ok, str(info)
+    assert isinstance(posterior, Draws)
+    assert info.reason.startswith("16 parameters are more than the 15 that laplace and hmc take")
+
+
+def _mixed(change) -> Draws:
+    from cqbayes.catalogue import load_model
+
+    model, sizes = load_model("low_rank_mnl"), Sizes(num_llms=3, dim=2)
+    noise = jax.random.normal(jax.random.key(0), (4, 500, layout(model, sizes).size))
+    return Draws(change(noise), model, sizes)
+
+
+@pytest.mark.parametrize(
+    ("change", "verdict"),
+    [
+        (lambda x: x, Status.OK),
+        (lambda x: x.at[..., 0].set(0.3), Status.POOR_MIXING),
+        (lambda x: x.at[:, :, 0].set(jnp.arange(4.0)[:, None]), Status.POOR_MIXING),
+    ],
+    ids=["mixed", "one value", "a value for each chain"],
+)
+def test_parameters_that_are_stuck_are_not_skipped(change, verdict):
+    """R-hat of what never moved is NaN, which a maximum must not pass over."""
+    from cqbayes.inference.nuts import check
+
+    draws = _mixed(change)
+    stats = {"diverging": jnp.zeros((4, 500), bool), "n_steps": jnp.ones((4, 500))}
+    info = InferenceInfo("nuts", jnp.array(0), stats)
+    _, info = check(jax.random.key(0), draws, info, draws.model, None)
+    assert info.verdict == verdict, str(info)
+
+
+def test_what_is_constant_by_construction_is_not_stuck(disjoint_mnl):
+    import numpyro
+
+    from cqbayes.inference.nuts import check
+
+    base = disjoint_mnl()
+
+    def prior(sizes):
+        numpyro.deterministic("first", jnp.zeros(()))
+        return base.prior(sizes)
+
+    model, sizes = base._replace(prior=prior), Sizes(num_llms=2, dim=1)
+    noise = jax.random.normal(jax.random.key(0), (4, 500, layout(model, sizes).size))
+    stats = {"diverging": jnp.zeros((4, 500), bool), "n_steps": jnp.ones((4, 500))}
+    info = InferenceInfo("nuts", jnp.array(0), stats)
+    _, info = check(jax.random.key(0), Draws(noise, model, sizes), info, model, None)
+    assert info.ok, str(info)
 
 
 def test_laplace_matches_reference_after_resampling(laplace, reference):
@@ -184,7 +243,7 @@ def test_one_pass_online_is_no_worse_than_a_plain_update(
         data, _ = choices(seed=seed, num_obs=2_000, slate_size=slate_size)
         exact = disjoint_posterior(data, intercept_sd=1.5, prior_sd=1.0, num_draws=4_000)
         posterior, info = infer(jax.random.key(0), disjoint_mnl(), data, engine="online", growth=0)
-        assert info.ok
+        assert info.verdict in (Status.OK, Status.POOR_APPROXIMATION), "which k-hat decides"
         plain = plain_online_mean(data, intercept_sd=1.5, prior_sd=1.0)
         gaps.append(np.sqrt(np.mean(((posterior.location - exact.mean) / exact.sd) ** 2)))
         plain_gaps.append(np.sqrt(np.mean(((plain - exact.mean) / exact.sd) ** 2)))
@@ -222,12 +281,22 @@ def test_draws_do_not_collapse_where_densities_are_large(choices, disjoint_mnl):
 def test_ratios_that_cannot_be_smoothed():
     from cqbayes.inference.laplace import pareto_smoothed
 
-    weight, khat = pareto_smoothed(np.zeros(100))
-    assert khat == 0
-    np.testing.assert_allclose(weight, 0.01)
-    assert pareto_smoothed(np.array([0.0, np.nan]))[1] == np.inf
+    exact = pareto_smoothed(np.zeros(100))
+    assert exact.khat == 0
+    assert exact.ess == pytest.approx(100)
+    np.testing.assert_allclose(exact.weight, 0.01)
+    failed = pareto_smoothed(np.array([0.0, np.nan]))
+    assert failed.khat == np.inf
+    assert failed.ess == 0, "nothing is known of what they are worth"
     heavy = -1.5 * np.log(np.random.default_rng(0).random(5_000))  # Pareto tail of shape 1.5
-    assert pareto_smoothed(heavy)[1] > 1
+    assert pareto_smoothed(heavy).khat > 1
+
+
+@pytest.mark.parametrize(("num_draws", "limit"), [(100, 0.5), (1_000, 2 / 3), (100_000, 0.7)])
+def test_few_draws_have_a_lower_limit_of_khat(num_draws, limit):
+    from cqbayes.inference.laplace import khat_limit
+
+    assert khat_limit(num_draws) == pytest.approx(limit)
 
 
 def test_few_effective_draws_are_refused(choices, disjoint_mnl):
@@ -245,6 +314,35 @@ def test_start_is_not_information(choices, disjoint_mnl):
         once, _ = fit(jax.random.key(0), disjoint_mnl(), data)
         twice, _ = fit(jax.random.key(0), disjoint_mnl(), data, start=once)
         np.testing.assert_allclose(once.factor, twice.factor, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["Gaussian", "Draws", "OnlineGaussian"])
+def test_searches_begin_where_an_earlier_posterior_was(choices, disjoint_mnl, kind):
+    """A search that begins at the mode, or near it, takes fewer steps."""
+    data, _ = choices(seed=0, num_obs=100)
+    fit = jax.jit(lambda d, start: load_engine("laplace").fit(KEY, disjoint_mnl(), d, start))
+    gaussian, cold = fit(data, None)
+    begin = {
+        "Gaussian": gaussian,
+        "Draws": Draws(gaussian.location[None, None], gaussian.model, gaussian.sizes),
+        "OnlineGaussian": OnlineGaussian(
+            gaussian.model.linear.weights(gaussian.mean()),
+            jnp.ones((4, 4, 4)),
+            gaussian.model,
+            gaussian.sizes,
+        ),
+    }[kind]
+    _, warm = fit(data, begin)
+    assert int(warm.stats["iterations"]) <= 2 < int(cold.stats["iterations"])
+
+
+def test_variational_fits_begin_at_the_mean_of_draws(choices, disjoint_mnl):
+    data, _ = choices(seed=0, num_obs=100)
+    vectors = jax.random.normal(jax.random.key(0), (2, 50, 16))
+    begin = Draws(vectors, disjoint_mnl(), sizes_of(data))
+    settings = {"learning_rate": 1e-9, "block_steps": 1, "max_blocks": 1}
+    found, _ = infer(jax.random.key(0), disjoint_mnl(), data, engine="svi", start=begin, **settings)
+    np.testing.assert_allclose(found.centre, vectors.mean(axis=(0, 1)), atol=1e-4)
 
 
 def test_status_is_a_value_not_an_exception(choices, disjoint_mnl):

@@ -7,6 +7,7 @@ import pytest
 from cqbayes.models.disjoint_mnl import disjoint_mnl
 
 from cqbayes import catalogue
+from cqbayes.choice import choice_data
 from cqbayes.density import fast, log_posterior
 from cqbayes.errors import InputError
 from cqbayes.inference import Status, infer, laplace
@@ -30,6 +31,42 @@ def test_curvature_is_the_hessian_by_autodiff(name, choices):
     hessian = -jax.jit(jax.hessian(general))(vector)
     scale = np.abs(hessian).max()
     np.testing.assert_allclose(jax.jit(found.curvature)(vector), hessian, atol=1e-4 * scale)
+
+
+@pytest.mark.parametrize("at_once", [5 * 200 * 4, 1_000_000])
+def test_columns_of_the_curvature_by_autodiff(at_once, choices, monkeypatch):
+    """In batches that do not divide them, and all at once."""
+    monkeypatch.setattr(laplace, "AT_ONCE", at_once)
+    model = catalogue.load_model("user_mnl")
+    data, _ = choices(seed=0, num_obs=200, full=True)
+    vector = 0.3 * jax.random.normal(jax.random.key(1), (layout(model, sizes_of(data)).size,))
+    found = jax.jit(laplace.surface(model, data).curvature)(vector)
+    expected = -jax.jit(jax.hessian(log_posterior(model, data)))(vector)
+    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "num_obs", "num_llms", "dim", "num_times"),
+    [("drift_mnl", 10_000, 5, 16, 26), ("misclassified", 100_000, 10, 32, 1)],
+)
+def test_memory_of_the_curvature_does_not_grow_with_parameters(
+    name, num_obs, num_llms, dim, num_times
+):
+    """All columns at once would take 8 and 9 GiB here; the matrix itself takes 20 MB at most."""
+    model = catalogue.load_model(name)
+    data = choice_data(
+        np.zeros((num_obs, dim)),
+        np.ones((num_obs, num_llms), bool),
+        np.zeros(num_obs, int),
+        time=np.arange(num_obs) % num_times,
+    )
+    vector = jnp.zeros(layout(model, sizes_of(data)).size)
+    run = jax.jit(lambda v, d: laplace.surface(model, d).curvature(v))
+    used = run.lower(vector, data).compile().memory_analysis()
+    if used is None:
+        pytest.skip("the compiler does not say")
+    assert used.temp_size_in_bytes < 2**29
 
 
 def test_a_start_from_a_part_leads_to_the_same_mode(choices, monkeypatch):

@@ -4,11 +4,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import expit
 
 from cqbayes import belief
-from cqbayes.choice import ChoiceData
-from cqbayes.inference import infer, laplace
-from cqbayes.inference.online import OnlineGaussian, fit, prior, update, update_row
+from cqbayes.choice import ChoiceData, choice_data
+from cqbayes.inference import Status, infer, laplace
+from cqbayes.inference.online import (
+    OnlineGaussian,
+    _row_moments,
+    fit,
+    prior,
+    update,
+    update_row,
+)
 from cqbayes.preference import Sizes, layout, sizes_of
 
 
@@ -56,6 +64,98 @@ def test_two_llms_against_dense_newton(disjoint_mnl):
     variance = np.diag(design @ np.linalg.inv(curvature) @ design.T)
     got = np.sum(np.einsum("jkl,k->jl", after.factor, z) ** 2, axis=1)
     np.testing.assert_allclose(got, variance, rtol=1e-3)
+
+
+def _bisected(mean, variance, taken) -> float:
+    """The mode of one utility under ``Normal(mean, variance)`` and one answer, in float64."""
+    low, high = mean - variance, mean + variance
+    for _ in range(200):
+        middle = (low + high) / 2
+        rises = (taken - expit(middle)) * variance > middle - mean
+        low, high = (middle, high) if rises else (low, middle)
+    return low
+
+
+@pytest.mark.parametrize("taken", [True, False])
+@pytest.mark.parametrize("mean", [-12.0, -3.0, 0.0, 5.0])
+@pytest.mark.parametrize("variance", [1e-4, 0.3, 30.0, 1e4, 1e8])
+def test_a_far_mode_is_reached(mean, variance, taken):
+    """However wide the prior: the mode and the curvature there, against bisection."""
+    one = (jnp.array([x]) for x in (mean, variance, True, taken))
+    gain, shrunk = jax.jit(_row_moments)(*one, jnp.array(1.0))
+    mode = _bisected(mean, variance, taken)
+    chance = expit(mode)
+    expected = 1 / (chance * (1 - chance) + 1 / variance)
+    assert abs(mean + variance * float(gain[0]) - mode) < 1e-3 * np.sqrt(expected)
+    assert float(shrunk[0]) == pytest.approx(expected, rel=2e-3)
+
+
+def test_modes_of_whole_assortments_are_stationary():
+    """Means to 20, variances from 1e-4 to 1e6, and weights: the definition holds at every mode."""
+    rng = np.random.default_rng(0)
+    num, slate = 5_000, 3
+    mean = rng.uniform(-20, 20, (num, slate)).astype(np.float32)
+    variance = (10 ** rng.uniform(-4, 6, (num, slate))).astype(np.float32)
+    weight = (10 ** rng.uniform(-1, 1, num)).astype(np.float32)
+    shown = rng.random((num, slate)) < 0.8
+    taken = shown & (np.arange(slate) == rng.integers(-1, slate, num)[:, None])
+    gain, shrunk = jax.jit(jax.vmap(_row_moments))(mean, variance, shown, taken, weight)
+    utility = mean + variance.astype(np.float64) * np.asarray(gain)
+    scores = np.where(shown, utility, -np.inf)
+    top = np.maximum(scores.max(axis=1, keepdims=True), 0)
+    odds = np.exp(scores - top)
+    share = odds / (np.exp(-top) + odds.sum(axis=1, keepdims=True))
+    w = weight[:, None].astype(np.float64)
+    slope = w * (taken - share) - (utility - mean) / variance
+    curvature = np.einsum("nj,jk->njk", w * share + 1 / variance, np.eye(slate))
+    curvature -= w[..., None] * share[:, :, None] * share[:, None, :]
+    off = np.einsum("njk,nk->nj", np.linalg.inv(curvature), np.where(shown, slope, 0))
+    sd = np.sqrt(np.diagonal(np.linalg.inv(curvature), axis1=1, axis2=2))
+    assert np.abs(off / sd)[shown].max() < 5e-3
+    np.testing.assert_allclose(np.sqrt(shrunk)[shown], sd[shown], rtol=2e-2)
+
+
+def test_worthless_approximations_are_told(disjoint_mnl):
+    """Separable data and contexts of 1e6, which single precision can only guess at."""
+    rng = np.random.default_rng(5)
+    context = rng.normal(size=(64, 2))
+    data = choice_data(1e6 * context, np.ones((64, 3), bool), np.where(context[:, 0] > 0, 1, 0))
+    posterior, info = infer(jax.random.key(0), disjoint_mnl(), data, engine="online")
+    assert isinstance(posterior, OnlineGaussian)
+    assert not info.ok, str(info)
+
+
+def test_khat_judges_all_llms_together(disjoint_mnl, choices):
+    """Three LLMs at once tie them together in one pass, and blocks do not know it."""
+    for slate_size, growth, verdict in ((1, 1.05, Status.OK), (3, 0, Status.POOR_APPROXIMATION)):
+        data, _ = choices(seed=0, num_obs=2_000, slate_size=slate_size)
+        _, info = infer(jax.random.key(0), disjoint_mnl(), data, engine="online", growth=growth)
+        assert info.verdict == verdict, str(info)
+        assert info.ok == (float(info.stats["khat"]) < laplace.khat_limit(2_000))
+
+
+def test_khat_is_that_of_the_density_in_the_models_own_order(disjoint_mnl, choices):
+    """A Gaussian and the same as blocks have the same vectors, whatever the order of sites."""
+    data, _ = choices(seed=0, num_obs=300)
+    blocks, _ = fit(jax.random.key(0), disjoint_mnl(), data)
+    noise = jax.random.normal(jax.random.key(1), (500, 16))
+    drawn = jax.vmap(blocks.vector_at)(noise)
+    sites = jax.vmap(layout(disjoint_mnl(), sizes_of(data)).constrain)(drawn)
+    assert np.abs(sites["intercept"].mean(axis=0) - blocks.location[:, 0]).max() < 0.1
+    assert np.abs(sites["theta"].mean(axis=0) - blocks.location[:, 1:]).max() < 0.1
+
+
+def test_rows_that_are_passed_over_are_counted(disjoint_mnl, choices):
+    data, _ = choices(seed=0, num_obs=40)
+    context = np.asarray(data.context).copy()
+    context[[3, 17]] = 1e25  # whose square overflows
+    some = choice_data(context, data.offered, data.choice)
+    posterior, info = infer(jax.random.key(0), disjoint_mnl(), some, engine="online", growth=0)
+    assert int(info.stats["passed_over"]) == 2
+    assert info.verdict == Status.NOT_FINITE
+    assert np.isfinite(posterior.location).all()
+    _, info = infer(jax.random.key(0), disjoint_mnl(), data, engine="online", growth=0)
+    assert int(info.stats["passed_over"]) == 0
 
 
 def test_rows_without_weight_and_llms_not_offered_change_nothing(disjoint_mnl, choices):

@@ -1,6 +1,7 @@
 """Users who leave: the density by hand, and a bias where silence is thrown away."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from cqbayes.models.abandonment import abandonment
@@ -53,6 +54,17 @@ def test_density_is_the_one_by_hand(acknowledged):
 
     model = abandonment(leave=(2.0, 5.0), acknowledged=acknowledged)
     assert_density(model, by_hand, silent=5)
+
+
+def test_nobody_leaves_where_nothing_was_offered():
+    """Such a row is certain, and says nothing of who leaves."""
+    offered = jnp.zeros((1, 3), bool)
+    for leave in (0.1, 0.9):
+        for shown in (1.0, 0.2):
+            base = {"intercept": jnp.zeros(3), "theta": jnp.zeros((3, 2))}
+            params = {"base": base, "leave": leave, "acknowledged": shown}
+            law = abandonment().outcome(params, jnp.zeros((1, 3)), offered)
+            np.testing.assert_allclose(jnp.exp(law.log_probs), [[1, 0, 0, 0, 0]], atol=1e-6)
 
 
 @pytest.fixture(scope="module")
