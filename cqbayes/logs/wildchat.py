@@ -150,8 +150,8 @@ def turns(path: str | Path | Sequence[str | Path], *, rows: int = 10_000) -> Tur
     What comes from nothing is null. A conversation that is not as it should be is set aside with
     all its turns, since the others would look as if they followed one another, and is counted in
     :attr:`Turns.report`. A time without a zone is UTC; in JSON, a whole number is milliseconds
-    since 1970, which is what pandas writes. Memory is bounded: a batch, and of the file one line, or
-    64 conversations and the Parquet pages that they stand in.
+    since 1970, which is what pandas writes. Memory is bounded: a batch, and of the file one line,
+    or 64 conversations and the Parquet pages that they stand in.
 
     Args:
         path: a file ``.parquet`` or ``.jsonl``, a folder of such files, or several files.
@@ -241,8 +241,8 @@ def _source(path: Path) -> _Source:
 
 def _ticks(fields: pa.Schema | pa.StructType) -> int:
     place = fields.get_field_index("timestamp")
-    kind = fields.field(place).type if place >= 0 else None
-    return TICKS[kind.unit] if isinstance(kind, pa.TimestampType) else 1
+    unit = getattr(fields.field(place).type, "unit", "s") if place >= 0 else "s"
+    return TICKS[unit]
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any] | str]:

@@ -371,9 +371,9 @@ def test_batches_come_before_the_file_is_read_through(tmp_path, suffix):
 
 @both
 def test_memory_does_not_grow_with_the_file(tmp_path, suffix):
-    """60 MB of text; texts of a batch are limited too, however many rows it may have."""
+    """40 MB of text; texts of a batch are limited too, however many rows it may have."""
     word = "x" * 100_000
-    records = [_record(_user(f"{i} {word}"), name=str(i)) for i in range(600)]
+    records = [_record(_user(f"{i} {word}"), name=str(i)) for i in range(400)]
     if suffix == ".parquet":  # pages, which are decoded as a whole, end after so many values only
         path = _parquet(tmp_path / "a.parquet", records, write_batch_size=8)
     else:
@@ -390,9 +390,9 @@ def test_memory_does_not_grow_with_the_file(tmp_path, suffix):
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert sum(sizes) == 600
+    assert sum(sizes) == 400
     assert max(peak, most) < 30e6
-    assert len(next(turns(path, rows=600))) < 600
+    assert len(next(turns(path, rows=400))) < 400
 
 
 def test_long_texts_end_a_batch(tmp_path, monkeypatch):
