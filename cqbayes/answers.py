@@ -201,14 +201,19 @@ def read_columns(
     return table.to_pandas(categories=strings)
 
 
-def parquet(where: str, path: str | Path) -> pq.ParquetFile:
+def parquet(where: str, path: str | Path, *, buffer_size: int = 0) -> pq.ParquetFile:
     """Opens a Parquet file.
+
+    Args:
+        where: the data set or file, for messages.
+        path: of the file.
+        buffer_size: bytes of a column that are read at a time; 0 reads all of a row group.
 
     Raises:
         InputError: where it cannot be read, or is something else.
     """
     try:
-        return pq.ParquetFile(path)
+        return pq.ParquetFile(path, buffer_size=buffer_size)
     except OSError as error:
         reason = error.strerror or "not readable"
         raise InputError(f"{where}: expected a readable file, got: {reason}") from None

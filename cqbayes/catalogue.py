@@ -56,8 +56,31 @@ def load_engine(name: str) -> "Engine":
 
 
 def load_scores(name: str, dim: int = 16) -> "ScoreTable":
-    """The score table of ``data/<name>/``, with contexts of ``dim`` dimensions."""
+    """The score table of ``data/<name>/``, with contexts of ``dim`` dimensions.
+
+    Raises:
+        InputError: for a data set that has no scores, or whose files are not there.
+    """
+    check_scores(name)
     return _load("data", "data set", name, "load")(dim=dim)
+
+
+def has_scores(name: str) -> bool:
+    """Whether a data set has scores of LLMs, and is not a log of conversations."""
+    return _load("data", "data set", name, "load", None) is not None
+
+
+def check_scores(name: str) -> None:
+    """Refuses a data set without scores.
+
+    Raises:
+        InputError: says how the data set can be read.
+    """
+    if not has_scores(name):
+        raise InputError(
+            f"{name}: expected a data set with scores of LLMs, this one has conversations only; "
+            f"cqbayes.data.{name}.turns() reads them"
+        )
 
 
 def load_answers(name: str, **settings: Any) -> "Answers":
@@ -68,8 +91,9 @@ def load_answers(name: str, **settings: Any) -> "Answers":
         settings: further keywords of its ``answers``.
 
     Raises:
-        InputError: for a data set that has no text, or whose files are not there.
+        InputError: for a data set that has no scores or no text, or whose files are not there.
     """
+    check_scores(name)
     answers = _load("data", "data set", name, "answers", None)
     if answers is None:
         raise InputError(f"{name}: expected a data set with text, this one has contexts only")

@@ -15,7 +15,14 @@ from jaxtyping import Float
 
 from cqbayes import belief
 from cqbayes.assortment import check_slate
-from cqbayes.catalogue import load_engine, load_model, load_policy, load_scores, names
+from cqbayes.catalogue import (
+    check_scores,
+    load_engine,
+    load_model,
+    load_policy,
+    load_scores,
+    names,
+)
 from cqbayes.environments import Population
 from cqbayes.environments.best_linear import with_best_linear
 from cqbayes.environments.load import capacity, check_rate, check_stable
@@ -231,10 +238,13 @@ def _sizes(draw: Callable, population: Population) -> Sizes:
 
 
 def check_data_name(data: str) -> None:
-    """Refuses what is no data set."""
-    if data != "synthetic" and data not in names("data"):
+    """Refuses what is no data set, or one without scores."""
+    if data == "synthetic":
+        return
+    if data not in names("data"):
         known = ", ".join(["synthetic", *names("data")])
         raise InputError(f"data: expected one of {known}, got {data!r}")
+    check_scores(data)
 
 
 def data_settings(data: str) -> list[str]:

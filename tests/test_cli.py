@@ -154,6 +154,7 @@ def test_log_round_trip(log, choices):
         (["simulate", "--trace-name", "a"], "trace: expected the file that holds a, got only its"),
         (["simulate", "--out", "FILE/x"], "FILE/x: expected a folder that can be written to"),
         (["demo", "--out", "FILE/x"], "FILE/x: expected a folder that can be written to"),
+        (["simulate", "--data", "wildchat"], "wildchat: expected a data set with scores of LLMs"),
         (["simulate", "--data", "paretobandit3", "--dim", "99"], "1 to 64 context dimensions"),
     ],
 )

@@ -25,6 +25,7 @@ from cqbayes.policies import Observation, Setup
 from cqbayes.posterior import Posterior
 from cqbayes.preference import layout, program, sizes_of
 from cqbayes.simulate import simulate
+from cqbayes.simulation_study import data_settings
 
 ROOT = Path(__file__).parent.parent
 POLICIES = catalogue.policy_names()
@@ -242,11 +243,24 @@ def test_data_sets_say_what_they_are(name):
         assert file.name in sheet or file.name.split("-")[0] in sheet
         assert file.sha256 is None or file.sha256 in sheet
     module = importlib.import_module(f"cqbayes.data.{name}")
-    assert inspect.signature(module.load).parameters["dim"].default == 16
+    if catalogue.has_scores(name):
+        assert inspect.signature(module.load).parameters["dim"].default == 16
+    else:
+        assert inspect.signature(module.turns).parameters["path"].default is None
+
+
+@pytest.mark.parametrize("name", [name for name in DATA if not catalogue.has_scores(name)])
+def test_data_sets_without_scores_are_refused_where_scores_are_needed(name):
+    refusal = rf"^{name}: expected a data set with scores of LLMs, .*{name}.turns\(\) reads them$"
+    for load in (catalogue.load_scores, catalogue.load_answers, data_settings):
+        with pytest.raises(InputError, match=refusal):
+            load(name)
 
 
 @pytest.mark.parametrize("name", [name for name in DATA if catalogue.load_card(name).files])
 def test_data_sets_with_text_keep_their_promises(name, monkeypatch):
+    if not catalogue.has_scores(name):
+        pytest.skip(f"{name}: has conversations, and no scores")
     if "CQBAYES_DATA" not in os.environ:
         monkeypatch.setenv("CQBAYES_DATA", str(ROOT.parent / "shared" / "data"))
     if absent := datasets.missing(name):
