@@ -141,6 +141,30 @@ def test_hmc_is_calibrated(model, static):
     assert found.left_out <= 5
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("engine", "settings"),
+    [("nuts", {"num_warmup": 200, "num_draws": 200}), ("svi", {}), ("online", {})],
+)
+def test_other_engines_are_calibrated(model, static, engine, settings):
+    """Few replicates, for gross errors, and all fits: some are short, or poor by their k-hat."""
+    fit = partial(cqbayes.infer, engine=engine, **settings)
+    calibration = calibrate(jax.random.key(7), model, static, fit, num_replicates=24)
+    found = uniformity(calibration, trusted=False)
+    assert found.p_value > GOOD, found.table
+    assert found.used == 24
+
+
+@pytest.mark.slow
+def test_laplace_is_calibrated_for_shared_parameters():
+    model, sizes = cqbayes.load_model("shared_mnl"), SIZES._replace(num_attributes=1)
+    logs = fixed(random_design(jax.random.key(12), 80, sizes))
+    calibration = calibrate(jax.random.key(8), model, logs, laplace, num_replicates=30)
+    found = uniformity(calibration)
+    assert found.p_value > GOOD, found.table
+    assert found.left_out <= 6
+
+
 def test_laplace_is_calibrated_on_logs_that_acqb_made(model, queue):
     calibration = calibrate(jax.random.key(6), model, queue, laplace, num_replicates=80)
     found = uniformity(calibration)
