@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
+from cqbayes.models.attempt_mnl import attempt_mnl
 from numpyro.infer import Predictive
 
 import cqbayes
@@ -348,6 +349,7 @@ def test_users_of_the_queue_get_tired_as_their_model_says():
     """Attempts from the second on are worth 6 log-odds less or more: they fail, or succeed."""
     model = cqbayes.load_model("attempt_mnl")
     queue = adaptive(SIZES, rounds=150)
+    queue.check(model)
     truths = Predictive(model.prior, num_samples=20)(jax.random.key(0), SIZES)
     taken = []
     for step in (-6.0, 6.0):
@@ -369,6 +371,11 @@ def test_users_of_the_queue_get_tired_as_their_model_says():
 def test_models_that_the_queue_cannot_show(name, says):
     with pytest.raises(InputError, match=says):
         calibrate(jax.random.key(0), cqbayes.load_model(name), adaptive(SIZES), gaussian)
+
+
+def test_models_on_top_of_one_that_hides_choices_are_refused_too():
+    with pytest.raises(InputError, match="clean logs"):
+        adaptive(SIZES).check(attempt_mnl(base=cqbayes.load_model("abandonment")))
 
 
 def test_designs_that_have_no_distribution(design):
