@@ -24,7 +24,7 @@ from numpyro.distributions import Distribution, Normal
 
 from cqbayes.choice import Situation
 from cqbayes.errors import InputError
-from cqbayes.preference import PreferenceModel, Sizes, preference_model
+from cqbayes.preference import PreferenceModel, Sizes, mnl, preference_model
 
 from .disjoint_mnl import MODEL as DISJOINT
 
@@ -68,7 +68,8 @@ def attempt_mnl(
     return base._replace(
         prior=prior,
         utility=utility,
-        outcome=outcome,
+        # The plain outcome stays itself: what asks whether a log is clean looks for it.
+        outcome=mnl if base.outcome is mnl else outcome,
         linear=None,
         needs=(*base.needs, "attempt"),
         dims=(*base.dims, ("shift", ("attempt",))),

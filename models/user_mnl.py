@@ -23,7 +23,7 @@ from jaxtyping import Array, Float
 from numpyro.distributions import Distribution, HalfNormal, Normal
 
 from cqbayes.choice import Situation
-from cqbayes.preference import PreferenceModel, Sizes, preference_model
+from cqbayes.preference import PreferenceModel, Sizes, mnl, preference_model
 
 from .disjoint_mnl import MODEL as DISJOINT
 
@@ -61,7 +61,8 @@ def user_mnl(base: PreferenceModel = DISJOINT, spread_sd: float = 1.0) -> Prefer
     return base._replace(
         prior=prior,
         utility=utility,
-        outcome=outcome,
+        # The plain outcome stays itself: what asks whether a log is clean looks for it.
+        outcome=mnl if base.outcome is mnl else outcome,
         linear=None,
         needs=(*base.needs, "user"),
         dims=(*base.dims, ("user_effect", ("user",))),

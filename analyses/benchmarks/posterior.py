@@ -63,6 +63,7 @@ from cqbayes.density import log_posterior
 from cqbayes.files import replacing
 from cqbayes.inference import online
 from cqbayes.preference import Sizes
+from cqbayes.prng import fast_key
 from cqbayes.provenance import provenance
 
 LEAST_CONDITION = 200.0
@@ -560,7 +561,7 @@ def online_pass(num_llms: int, dim: int, slate_size: int) -> Callable[..., Any]:
             belief = online.update_row(belief, context, offered, choice, weight, slate_size)
             return belief, belief.draw(key)["theta"] @ context
 
-        keys = jax.random.split(key, data.num_obs)
+        keys = jax.random.split(fast_key(key), data.num_obs)  # as in the package's simulations
         columns = (keys, data.context, data.offered, data.choice, data.weight)
         belief, drawn = jax.lax.scan(step, online.prior(model, Sizes(num_llms, dim)), columns)
         return belief.location, drawn

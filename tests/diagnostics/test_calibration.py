@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
+from cqbayes.models.attempt_mnl import attempt_mnl
 from numpyro.infer import Predictive
 
 import cqbayes
@@ -139,6 +140,30 @@ def test_hmc_is_calibrated(model, static):
     found = uniformity(calibration)
     assert found.p_value > GOOD, found.table
     assert found.left_out <= 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("engine", "settings"),
+    [("nuts", {"num_warmup": 200, "num_draws": 200}), ("svi", {}), ("online", {})],
+)
+def test_other_engines_are_calibrated(model, static, engine, settings):
+    """Few replicates, for gross errors, and all fits: some are short, or poor by their k-hat."""
+    fit = partial(cqbayes.infer, engine=engine, **settings)
+    calibration = calibrate(jax.random.key(7), model, static, fit, num_replicates=24)
+    found = uniformity(calibration, trusted=False)
+    assert found.p_value > GOOD, found.table
+    assert found.used == 24
+
+
+@pytest.mark.slow
+def test_laplace_is_calibrated_for_shared_parameters():
+    model, sizes = cqbayes.load_model("shared_mnl"), SIZES._replace(num_attributes=1)
+    logs = fixed(random_design(jax.random.key(12), 80, sizes))
+    calibration = calibrate(jax.random.key(8), model, logs, laplace, num_replicates=30)
+    found = uniformity(calibration)
+    assert found.p_value > GOOD, found.table
+    assert found.left_out <= 6
 
 
 def test_laplace_is_calibrated_on_logs_that_acqb_made(model, queue):
@@ -324,6 +349,7 @@ def test_users_of_the_queue_get_tired_as_their_model_says():
     """Attempts from the second on are worth 6 log-odds less or more: they fail, or succeed."""
     model = cqbayes.load_model("attempt_mnl")
     queue = adaptive(SIZES, rounds=150)
+    queue.check(model)
     truths = Predictive(model.prior, num_samples=20)(jax.random.key(0), SIZES)
     taken = []
     for step in (-6.0, 6.0):
@@ -345,6 +371,11 @@ def test_users_of_the_queue_get_tired_as_their_model_says():
 def test_models_that_the_queue_cannot_show(name, says):
     with pytest.raises(InputError, match=says):
         calibrate(jax.random.key(0), cqbayes.load_model(name), adaptive(SIZES), gaussian)
+
+
+def test_models_on_top_of_one_that_hides_choices_are_refused_too():
+    with pytest.raises(InputError, match="clean logs"):
+        adaptive(SIZES).check(attempt_mnl(base=cqbayes.load_model("abandonment")))
 
 
 def test_designs_that_have_no_distribution(design):

@@ -134,8 +134,8 @@ def test_khat_judges_all_llms_together(disjoint_mnl, choices):
         assert info.ok == (float(info.stats["khat"]) < laplace.khat_limit(2_000))
 
 
-def test_khat_is_that_of_the_density_in_the_models_own_order(disjoint_mnl, choices):
-    """A Gaussian and the same as blocks have the same vectors, whatever the order of sites."""
+def test_blocks_give_vectors_in_the_models_own_order(disjoint_mnl, choices):
+    """Whatever the order of its sites: what the density of all rows is taken of."""
     data, _ = choices(seed=0, num_obs=300)
     blocks, _ = fit(jax.random.key(0), disjoint_mnl(), data)
     noise = jax.random.normal(jax.random.key(1), (500, 16))

@@ -48,6 +48,23 @@ def test_guides_that_are_too_narrow_are_told(data):
     assert agreement(narrow, wide).sd_ratio < 0.8
 
 
+@pytest.mark.slow
+def test_a_richer_guide_comes_closer(data):
+    """Of intercepts and slopes that are tied: low rank lies between none and all."""
+    few = jax.tree.map(lambda column: column[:400], data)
+    shifted = choice_data(np.asarray(few.context) + 1.5, few.offered, few.choice)
+    elbo, sd = {}, {}
+    for guide in ("normal", "low_rank", "multivariate"):
+        gaussian, info = jax.jit(
+            lambda d, g=guide: svi.fit(jax.random.key(0), disjoint_mnl(), d, guide=g)
+        )(shifted)
+        assert int(info.status) == Status.OK, str(info)
+        elbo[guide], sd[guide] = float(info.stats["elbo"]), _moments(gaussian)[1].mean()
+    print(elbo, sd)
+    assert elbo["normal"] + 0.5 < elbo["low_rank"] <= elbo["multivariate"] + 0.2
+    assert sd["normal"] < sd["low_rank"]
+
+
 def test_stopping_short_is_told(data):
     _, info = infer(
         jax.random.key(0), disjoint_mnl(), data, engine="svi", max_blocks=1, block_steps=10
