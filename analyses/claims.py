@@ -342,7 +342,8 @@ def main() -> None:
         for horizon in horizons(rounds)
     ]
     everybody = Cell(1, 0.1, rounds // 5, num_seeds, settings.seed)
-    done = run_cells([*grid, *shorter, (everybody, EVERYBODY)], settings.jobs)
+    names = ["acqb", "random", "fifo_acqb"] if settings.smoke else EVERYBODY
+    done = run_cells([*grid, *shorter, (everybody, names)], settings.jobs)
     curves_of_all = done.pop()
     results = {
         (cell.slate_size, cell.slack): c
