@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint types bench wheel clean
+.PHONY: help env demo test lint types bench html wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -48,6 +48,10 @@ $(VENV)/.bench: $(VENV)/.installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
 	  -e '.[dev,bench]'
 	@touch $@
+
+html: env ## an analysis executed, as out/html/NAME.html: make html NAME=bursty_arrivals ARGS=--smoke
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[notebooks]'
+	$(BIN)/python analyses/export/to_html.py $(NAME) $(ARGS)
 
 wheel: env ## source distribution and wheel, in dist/
 	rm -rf dist
