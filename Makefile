@@ -49,9 +49,15 @@ $(VENV)/.bench: $(VENV)/.installed
 	  -e '.[dev,bench]'
 	@touch $@
 
-html: env ## an analysis executed, as out/html/NAME.html: make html NAME=bursty_arrivals ARGS=--smoke
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[notebooks]'
+NAME ?= bursty_arrivals
+html: $(VENV)/.notebooks ## an analysis, executed: make html NAME=hmc_or_vi ARGS=--smoke writes out/html/
 	$(BIN)/python analyses/export/to_html.py $(NAME) $(ARGS)
+
+$(VENV)/.notebooks: $(VENV)/.installed
+	@echo "installing what executes notebooks into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	  -e '.[dev,notebooks]'
+	@touch $@
 
 wheel: env ## source distribution and wheel, in dist/
 	rm -rf dist
