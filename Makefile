@@ -8,7 +8,7 @@ EXTRAS ?= dev
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint types bench wheel clean
+.PHONY: help env demo test lint types bench html wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -49,6 +49,16 @@ $(VENV)/.bench: $(VENV)/.installed
 	@echo "installing the rivals of the benchmarks into $(VENV)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
 	  -e '.[dev,bench]'
+	@touch $@
+
+NAME ?= bursty_arrivals
+html: $(VENV)/.notebooks ## an analysis, executed: make html NAME=hmc_or_vi ARGS=--smoke writes out/html/
+	$(BIN)/python analyses/export/to_html.py $(NAME) $(ARGS)
+
+$(VENV)/.notebooks: $(VENV)/.installed
+	@echo "installing what executes notebooks into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	  -e '.[dev,notebooks]'
 	@touch $@
 
 wheel: env ## source distribution and wheel, in dist/

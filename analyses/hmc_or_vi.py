@@ -10,8 +10,8 @@
 # - **Real**: in the second world, the prompts and the scores of LLMs' answers (`--data`; held-out
 #   queries; `paretobandit3`, which comes with the package, where its file or the extra `embed` is
 #   absent, and in `--smoke`).
-# - **Simulated**: users, retrials and queues; in the first world the truth too, linear, with as many
-#   LLMs and dimensions as the real one, drawn anew for every seed.
+# - **Simulated**: users, retrials and queues; in the first world the truth too, linear, with as
+#   many LLMs and dimensions as the real one, drawn anew for every seed.
 # - **No log to start from**: a log would bring all of them close to the same Gaussian before the
 #   first round. Approximations differ where data are few, so they start from the prior.
 # - **Refits** after 375 rounds and whenever the rounds double, by the engine's `fit` alone: no
@@ -35,6 +35,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import xarray as xr
+from matplotlib import ticker
 
 import cqbayes
 from cqbayes import belief, datasets
@@ -227,11 +228,11 @@ print(json.dumps(made))
 # %% [markdown]
 # ## What it costs
 #
-# Differences to NUTS (in `--smoke`, to Laplace) are paired by seed; ± is one standard error. `means
-# apart` and `sds` compare each engine with 8,000 draws of whitened HMC on one and the same log (what
-# ACQB with NUTS did, first seed): distance of means in posterior standard deviations, and ratio of
-# standard deviations. `fit` is the CPU seconds of one fit to that log, compiled before; `run` those
-# of a whole run of one seed.
+# Differences to NUTS (in `--smoke`, to Laplace) are paired by seed; ± is one standard error.
+# `means apart` and `sds` compare each engine with 8,000 draws of whitened HMC on one and the same
+# log (what ACQB with NUTS did, first seed): distance of means in posterior standard deviations, and
+# ratio of standard deviations. `fit` is the CPU seconds of one fit to that log, compiled before;
+# `run` those of a whole run of one seed.
 
 
 # %%
@@ -297,7 +298,15 @@ for world, part in table.groupby("world", sort=False):
         print(f"{world}, {measure}, against {REFERENCE}: ", end="")
         print("; ".join(f"{kind}: {', '.join(n)}" for kind, n in said.items() if n))
 
+
 # %%
+def plain_ticks(axis: Any) -> None:
+    """Numbers such as 0.5 and 20 on a logarithmic axis."""
+    axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(ticker.NullFormatter())
+
+
 COLOURS = ["#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#999999", "#000000"]
 chart, axes = plt.subplots(
     2, len(results["world"]), figsize=(5.6 * len(results["world"]), 7.6), squeeze=False
@@ -338,12 +347,17 @@ for (above, below), world in zip(axes.T, results["world"].values, strict=True):
     )
     above.set(title=str(world), xlabel="round")
     below.set(xscale="log", xlabel="CPU seconds of one run (log scale)")
+    plain_ticks(below.xaxis)
 axes[0, 0].set_ylabel("cumulative routing regret, departures lost\n(band: ±1 standard error)")
-axes[1, 0].set_ylabel("routing regret beyond that with " + REFERENCE + "\n(paired; bars: ±2 standard errors)")
+axes[1, 0].set_ylabel(
+    "routing regret beyond that with " + REFERENCE + "\n(paired; bars: ±2 standard errors)"
+)
 axes[0, 0].legend(fontsize=8, frameon=False)
 chart.suptitle(
     f"ACQB with seven posteriors: {made['rounds']:,} rounds, {made['seeds']} seeds; "
-    "users and queue simulated" if not made["smoke"] else "Smoke: proves nothing"
+    "users and queue simulated"
+    if not made["smoke"]
+    else "Smoke: proves nothing"
 )
 chart.tight_layout()
 print(save(chart, out / "hmc_or_vi.png"))

@@ -36,6 +36,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import xarray as xr
+from matplotlib import ticker
 
 import cqbayes
 from cqbayes import belief, datasets
@@ -126,7 +127,7 @@ def run_data(scores: ScoreTable, key: Any, advance: Any) -> xr.Dataset:
             "acqb": acqb(learner, num_llms, size, values=values),
             "oracle": oracle(population, size, values=values),
         }
-        if weight == 0:
+        if weight == 0 and not settings.smoke:
             policies["best single"] = best_single(population, num_llms, size)
             policies["random"] = random(num_llms, size)
         for name, policy in policies.items():
@@ -135,7 +136,10 @@ def run_data(scores: ScoreTable, key: Any, advance: Any) -> xr.Dataset:
             advance(1)
     index = pd.MultiIndex.from_tuples(list(found), names=["policy", "K", "weight"])
     kept = {
-        name: (("run", "seed", "llm")[: 1 + value.ndim], np.stack([m[name] for m in found.values()]))
+        name: (
+            ("run", "seed", "llm")[: 1 + value.ndim],
+            np.stack([m[name] for m in found.values()]),
+        )
         for name, value in next(iter(found.values())).items()
     }
     columns = {level: ("run", index.get_level_values(level).to_numpy()) for level in index.names}
@@ -189,8 +193,12 @@ print(json.dumps(made))
 # %%
 def undominated(cost: np.ndarray, queue: np.ndarray) -> np.ndarray:
     """Which points `[..., run]` no other beats in both."""
-    below = (cost[..., None, :] <= cost[..., :, None]) & (queue[..., None, :] <= queue[..., :, None])
-    strictly = (cost[..., None, :] < cost[..., :, None]) | (queue[..., None, :] < queue[..., :, None])
+    below = (cost[..., None, :] <= cost[..., :, None]) & (
+        queue[..., None, :] <= queue[..., :, None]
+    )
+    strictly = (cost[..., None, :] < cost[..., :, None]) | (
+        queue[..., None, :] < queue[..., :, None]
+    )
     return ~(below & strictly).any(axis=-1)
 
 
@@ -231,7 +239,8 @@ for name, frame in frames.items():
             "K": frame["K"],
             "lambda": frame["weight"],
             "$ per 1,000": [
-                f"{c:.3g} ± {e:.1g}" for c, e in zip(frame["cost"], frame["cost_error"], strict=True)
+                f"{c:.3g} ± {e:.1g}"
+                for c, e in zip(frame["cost"], frame["cost_error"], strict=True)
             ],
             "queue": [
                 f"{q:.3g} ± {e:.1g}"
@@ -269,8 +278,9 @@ def sentence(name: str, part: xr.Dataset, frame: pd.DataFrame) -> str:
         ratio = over_seeds((part["cost"][cheap] / part["cost"][plain]).values)
         queue = over_seeds((part["queue"][cheap] - part["queue"][plain]).values)
         said.append(
-            f"the cheapest K = 1 whose queue does not grow has lambda = {frame['weight'][cheap]:g}: "
-            f"{ratio} times the cost of lambda = 0, and {queue} more queries wait"
+            "the cheapest K = 1 whose queue does not grow has lambda = "
+            f"{frame['weight'][cheap]:g}: {ratio} times the cost of lambda = 0, and {queue} more "
+            "queries wait"
         )
     on = ours[ours["front"] >= 0.5]
     sizes = ", ".join(f"{(on['K'] == size).sum()} of K = {size}" for size in sorted(set(on["K"])))
@@ -280,7 +290,15 @@ def sentence(name: str, part: xr.Dataset, frame: pd.DataFrame) -> str:
 for name, frame in frames.items():
     print(sentence(name, results[name].to_dataset(), frame))
 
+
 # %%
+def plain_ticks(axis: Any) -> None:
+    """Numbers such as 0.5 and 20 on a logarithmic axis."""
+    axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(ticker.NullFormatter())
+
+
 COLOURS = {1: "#0072B2", 2: "#D55E00", 3: "#009E73"}
 chart, axes = plt.subplots(1, len(frames), figsize=(5.4 * len(frames), 5.2), squeeze=False)
 for axis, (name, frame) in zip(axes[0], frames.items(), strict=True):
@@ -336,11 +354,14 @@ for axis, (name, frame) in zip(axes[0], frames.items(), strict=True):
         front["cost"], front["queue"], where="post", color="k", lw=5, alpha=0.12, label="front"
     )
     axis.set(title=name, xscale="log", yscale="log", xlabel="dollars per 1,000 departed queries")
+    plain_ticks(axis.xaxis)
+    plain_ticks(axis.yaxis)
 axes[0, 0].set_ylabel("queries waiting, mean over the second half")
 axes[0, -1].legend(fontsize=8, frameon=False, bbox_to_anchor=(1.02, 1), loc="upper left")
 chart.suptitle(
-    f"Real scores and costs, simulated users; {made['rounds']:,} rounds, {made['seeds']} seeds, "
-    "bars ±2 standard errors; hollow: the queue still grows"
+    f"Real scores and costs, simulated users; {made['rounds']:,} rounds, {made['seeds']} seeds;\n"
+    "bars ±2 standard errors; hollow: the queue still grows",
+    fontsize=10,
 )
 chart.tight_layout()
 print(save(chart, out / "slate_and_price.png"))

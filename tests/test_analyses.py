@@ -1,5 +1,6 @@
 """Every analysis runs, at a size that proves nothing."""
 
+import importlib.util
 import subprocess
 import sys
 
@@ -21,3 +22,23 @@ def test_analyses_run(name, tmp_path):
     assert done.returncode == 0, done.stderr
     assert list((tmp_path / "out").glob("*.png"))
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_notebook_gets_its_arguments_from_a_hidden_cell():
+    for needed in ("jupytext", "nbclient", "nbconvert"):
+        pytest.importorskip(needed)
+    path = ROOT / "analyses" / "export" / "to_html.py"
+    spec = importlib.util.spec_from_file_location("to_html", path)
+    assert spec is not None
+    assert spec.loader is not None
+    to_html = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(to_html)
+    script = ROOT / "analyses" / "starvation.py"
+    hidden, title, *_ = to_html.notebook(script, ["--smoke"]).cells
+    assert f"sys.argv = {[str(script), '--smoke']!r}" in hidden.source
+    assert title.source.startswith("# What does best-first cost")
+    made = to_html.to_html(to_html.notebook(script, []), "starvation")
+    assert "sys.argv" not in made
+    assert "What does best-first cost" in made
+    with pytest.raises(to_html.InputError, match=r"expected one of .*starvation"):
+        to_html.notebook(script.with_name("absent.py"), [])
