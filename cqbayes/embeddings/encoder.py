@@ -111,8 +111,8 @@ def embed(
     Example:
         >>> by_length = Encoder("length", lambda texts: np.array([[len(t), 1.0] for t in texts]))
         >>> import tempfile
-        >>> embed(["abc"], by_length, folder=tempfile.mkdtemp()).round(3).tolist()
-        [[0.949, 0.316]]
+        >>> print(embed(["abc"], by_length, folder=tempfile.mkdtemp()).round(3))
+        [[0.949 0.316]]
     """
     wrong = [i for i, text in enumerate(texts) if not isinstance(text, str)]
     if wrong:
