@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +25,20 @@ class Cache:
         self.path = writable_folder(folder or cache_folder()) / "embeddings.sqlite"
 
     def __enter__(self) -> "Cache":
-        try:
-            self._file = sqlite3.connect(self.path, timeout=60)
-            self._file.execute("PRAGMA journal_mode=WAL")
-            self._file.execute(
-                "CREATE TABLE IF NOT EXISTS embedding (key BLOB PRIMARY KEY, vector BLOB NOT NULL)"
-            )
-        except sqlite3.DatabaseError as error:
-            raise InputError(
-                f"{self.path}: expected a cache of embeddings, got: {error}; delete the file"
-            ) from None
+        with ExitStack() as unless_whole:
+            try:
+                self._file = sqlite3.connect(self.path, timeout=60)
+                unless_whole.callback(self._file.close)
+                self._file.execute("PRAGMA journal_mode=WAL")
+                self._file.execute(
+                    "CREATE TABLE IF NOT EXISTS embedding "
+                    "(key BLOB PRIMARY KEY, vector BLOB NOT NULL)"
+                )
+            except sqlite3.DatabaseError as error:
+                raise InputError(
+                    f"{self.path}: expected a cache of embeddings, got: {error}; delete the file"
+                ) from None
+            unless_whole.pop_all()
         return self
 
     def __exit__(self, *_: Any) -> None:

@@ -1,6 +1,7 @@
 """Embeddings: each text is encoded once, kept on disk, and never in a message."""
 
 import sqlite3
+from contextlib import closing
 from importlib.util import find_spec
 
 import numpy as np
@@ -82,7 +83,7 @@ def test_bad_input(tmp_path):
 
 def test_a_damaged_vector_is_encoded_again(tmp_path):
     good = embed(["abc"], Encoder("e", Counting()), folder=tmp_path)
-    with sqlite3.connect(tmp_path / "embeddings.sqlite") as file:
+    with closing(sqlite3.connect(tmp_path / "embeddings.sqlite")) as file, file:
         file.execute("UPDATE embedding SET vector = X'0000'")
     again = Counting()
     np.testing.assert_array_equal(embed(["abc"], Encoder("e", again), folder=tmp_path), good)
