@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cqbayes.datasets import Card
     from cqbayes.environments.scores import ScoreTable
     from cqbayes.inference import Engine
+    from cqbayes.logs.records import Importer
     from cqbayes.policies import Policy, Setup
     from cqbayes.preference import PreferenceModel
 
@@ -103,6 +104,27 @@ def load_answers(name: str, **settings: Any) -> "Answers":
 def load_card(name: str) -> "Card":
     """The ``CARD`` of ``data/<name>/``: what it is, and which files it needs."""
     return _load("data", "data set", name, "CARD")
+
+
+def importer_names() -> list[str]:
+    """Log formats that can be read: files of ``cqbayes/logs`` that have an ``IMPORTER``."""
+    return [
+        name
+        for name in names("logs")
+        if hasattr(importlib.import_module(f"cqbayes.logs.{name}"), "IMPORTER")
+    ]
+
+
+def load_importer(name: str) -> "Importer":
+    """The ``IMPORTER`` of ``cqbayes/logs/<name>.py``.
+
+    Raises:
+        InputError: names the formats that there are.
+    """
+    known = importer_names()
+    if name not in known:
+        raise InputError(f"log format: expected one of {', '.join(known)}, got {name!r}")
+    return importlib.import_module(f"cqbayes.logs.{name}").IMPORTER
 
 
 def policy_names() -> list[str]:

@@ -6,7 +6,7 @@ It has no scores: there is no ``load`` and no ``answers``.
 from pathlib import Path
 
 from cqbayes.datasets import Card, find, on_hub
-from cqbayes.logs import wildchat
+from cqbayes.logs import records, wildchat
 
 NAME = "wildchat"
 REPOSITORY = "allenai/WildChat-1M"
@@ -17,7 +17,7 @@ FILES = tuple(
 CARD = Card(2, "837,989", "ODC-BY", f"{REPOSITORY} on the Hugging Face hub", FILES)
 
 
-def turns(path: str | Path | None = None) -> wildchat.Turns:
+def turns(path: str | Path | None = None) -> records.Turns:
     """All turns of users, batch by batch: :func:`cqbayes.logs.wildchat.turns`.
 
     Args:
