@@ -131,10 +131,12 @@ def _of_trace(trace: Mapping[str, Any]) -> list[dict[str, Any]]:
     made.sort(key=lambda pair: pair[1]["timestamp"] or EPOCH)
     rows = [row for _, row in made]
     _mark_sent_again(rows)
+    # Of observations that are called the same, which should not be, the last.
+    by_id = {one["id"]: row for one, row in made if isinstance(one.get("id"), str)}
     scores = trace.get("scores")
-    for score in scores if isinstance(scores, list) else []:
-        if isinstance(score, Mapping) and rows:
-            _add_score(score, rows, [one.get("id") for one, _ in made])
+    for score in scores if isinstance(scores, list) and rows else []:
+        if isinstance(score, Mapping):
+            _scored(score, by_id, rows[-1]).update(_opinion(score))
     return rows
 
 
@@ -150,19 +152,23 @@ def _mark_sent_again(rows: list[dict[str, Any]]) -> None:
             failed.discard(turn)
 
 
-def _add_score(
-    score: Mapping[str, Any], rows: list[dict[str, Any]], identifiers: list[Any]
-) -> None:
+def _scored(
+    score: Mapping[str, Any], by_id: Mapping[str, dict[str, Any]], last: dict[str, Any]
+) -> dict[str, Any]:
+    """The row that a score is about; a new one, of nothing, where there is none."""
+    of = _field(score, "observation_id")
+    if of is None:
+        return last
+    return by_id.get(of, {}) if isinstance(of, str) else {}
+
+
+def _opinion(score: Mapping[str, Any]) -> dict[str, Any]:
     if score.get("source") not in OF_APPLICATIONS:
-        return
+        return {}
     # The value of a categorical score is 0 where nobody has given its categories numbers.
     is_category = _field(score, "data_type") == "CATEGORICAL"
     value = _field(score, "string_value") if is_category else score.get("value")
-    of = _field(score, "observation_id")
-    if of is None:
-        rows[-1] |= opinion(score.get("name"), value)
-    elif of in identifiers:
-        rows[identifiers.index(of)] |= opinion(score.get("name"), value)
+    return opinion(score.get("name"), value)
 
 
 def _of_observation(

@@ -202,24 +202,26 @@ def answer_chars(value: Any) -> int | None:
 def _answer_chars(value: Any) -> int | None:
     if isinstance(value, str):
         return len(value)
-    if isinstance(value, list):
-        sizes = [_answer_chars(one) for one in value if isinstance(one, Mapping)]
-        known = [size for size in sizes if size is not None]
-        return sum(known) if known else None
-    if not isinstance(value, Mapping):
+    if isinstance(value, Mapping):
+        choices = value.get("choices")
+        if isinstance(choices, list) and choices and isinstance(choices[0], Mapping):
+            first = choices[0]
+            said = first.get("message")
+            return _chars(said if isinstance(said, Mapping) else {"content": first.get("text")})
+        output = value.get("output")
+        value = output if isinstance(output, list) else [value]
+    if not isinstance(value, list):
         return None
-    choices = value.get("choices")
-    if isinstance(choices, list) and choices and isinstance(choices[0], Mapping):
-        first = choices[0]
-        inner = first.get("message")
-        if isinstance(inner, Mapping):
-            return len(written(inner))
-        return len(first["text"]) if isinstance(first.get("text"), str) else None
-    if isinstance(value.get("output"), list):
-        return _answer_chars([one for one in value["output"] if isinstance(one, Mapping)])
-    if any(key in value for key in ("content", "parts", "refusal")):
-        return len(written(value))
-    return None
+    sizes = [_chars(one) for one in value if isinstance(one, Mapping)]
+    known = [size for size in sizes if size is not None]
+    return sum(known) if known else None
+
+
+def _chars(message: Message) -> int | None:
+    """Characters of a message; None where it has no place for any."""
+    is_one = any(message.get(key) is not None for key in ("content", "parts", "refusal"))
+    is_call = "role" in message  # of a tool: the answer is there, and without text
+    return len(written(message)) if is_one or is_call else None
 
 
 def unquoted(value: Any, keys: Sequence[str] = ("role", "messages")) -> Any:
