@@ -36,7 +36,6 @@ from cqbayes.logs.records import Importer, Turns, name, optional_name
 
 NEEDED = ("conversation_id", "model", "conversation")
 OPTIONAL = ("language",)
-OF_MESSAGES = ("content", "role")
 
 # Why conversations are set aside.
 NO_ID = "no conversation_id"
@@ -77,10 +76,7 @@ def _check(where: str, schema: pa.Schema) -> None:
 
 def _is_wanted(column: str) -> bool:
     """Moderation scores are a good part of the file, and stay there."""
-    outer, *rest = column.split(".")
-    if outer == "conversation":
-        return rest[-1] in OF_MESSAGES
-    return not rest and outer in (*NEEDED, *OPTIONAL)
+    return column.split(".")[0] in (*NEEDED, *OPTIONAL)
 
 
 def _rows(record: Mapping[str, Any], ticks: Mapping[str, int]) -> list[dict[str, Any]]:

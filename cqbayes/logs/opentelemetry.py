@@ -303,7 +303,7 @@ def _attributes(value: Any, depth: int = MOST_DEPTH) -> dict[str, Any]:
     for one in value:
         if not isinstance(one, Mapping) or not isinstance(one.get("key"), str):
             raise SetAside(NO_ATTRIBUTES)
-        found[one["key"]] = _value(one.get("value"), depth - 1)
+        found[one["key"]] = _value(one.get("value"), depth)
     return found
 
 

@@ -58,6 +58,13 @@ ANTHROPIC_STEP = [
     *_said("Weather in Paris?", [{"type": "tool_use", "id": "toolu_1", "name": "weather"}]),
     {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "toolu_1"}]},
 ]
+ANTHROPIC_TURN = [
+    *ANTHROPIC_STEP[:-1],
+    {
+        "role": "user",
+        "content": [*ANTHROPIC_STEP[-1]["content"], {"type": "text", "text": "And in Rome?"}],
+    },
+]
 
 # LiteLLM
 
@@ -208,6 +215,7 @@ def test_users_and_models_of_litellm(tmp_path):
             {"text": "Why?"},
         ),
         ({"messages": _said([{"type": "image_url", "image_url": {"url": "data:"}}])}, {"text": ""}),
+        ({"messages": ANTHROPIC_TURN}, {"text": "And in Rome?", "turn": 1}),
         ({"response": "So."}, {"response_chars": 3}),
         ({"response": {"choices": [{"text": "So."}]}}, {"response_chars": 3}),
         ({"response": {"content": [{"type": "text", "text": "So."}]}}, {"response_chars": 3}),
@@ -582,6 +590,7 @@ MADE = json.dumps([{"role": "assistant", "content": "Because."}])
         _line(_span(BASIC | CONTENT)),
         _span(BASIC, _event("gen_ai.client.inference.operation.details", **CONTENT)),
         _span(BASIC | NUMBERED),
+        _span(dict(reversed((BASIC | NUMBERED).items()))),
         _span(BASIC | {"gen_ai.prompt": FLAT, "gen_ai.completion": MADE}),
         _span(
             BASIC,
@@ -752,6 +761,8 @@ def test_values_that_are_too_deep_are_null(tmp_path):
 def test_zero_is_no_time(tmp_path):
     (row,) = _rows(tmp_path, opentelemetry, _span(BASIC | IN_JSON, endTimeUnixNano="0"))
     assert (row["timestamp"], row["latency"]) == (START, None)
+    (row,) = _rows(tmp_path, opentelemetry, _span(BASIC | IN_JSON, startTimeUnixNano="0"))
+    assert (row["timestamp"], row["latency"]) == (None, None)
     later = NANO + int(timedelta(days=1).total_seconds()) * 10**9
     (row,) = _rows(tmp_path, opentelemetry, _span(BASIC | IN_JSON, startTimeUnixNano=later))
     assert (row["timestamp"], row["latency"]) == (START + timedelta(days=1), None)
