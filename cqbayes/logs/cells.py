@@ -152,8 +152,7 @@ def _times_of_text(column: pa.Array) -> Column:
     zoned = pc.call_function(
         "match_substring_regex", [column], pc.MatchSubstringOptions(r"\d\d:\d\d.*" + _ZONE)
     ).fill_null(False)  # fmt: skip
-    every = pc.all(zoned).as_py()
-    kind = TIME if every else pa.timestamp("us")
+    kind = TIME if zoned.false_count == 0 else pa.timestamp("us")
     try:
         return column.cast(kind).cast(TIME), np.zeros(len(column), bool)
     except pa.ArrowException:

@@ -492,9 +492,8 @@ def _cells(column: pa.Array, ours: str) -> tuple[pa.Array, np.ndarray]:
         index = validation.numbers(column.indices, len(each) - 1).astype(np.int64)
         long = each[index]
         if long.any():
-            indices = pc.if_else(
-                pa.array(long), pa.scalar(None, column.indices.type), column.indices
-            )
+            none = pa.scalar(None, column.indices.type)
+            indices = pc.call_function("if_else", [pa.array(long), none, column.indices])
             column = pa.DictionaryArray.from_arrays(indices, column.dictionary)
     found, code = from_arrow(column, SERVICES.field(ours))
     if long is not None:

@@ -206,7 +206,7 @@ class _Last(NamedTuple):
     taken: np.ndarray
     seen: np.ndarray  # when, in batches
 
-    def at(self, places: np.ndarray) -> "_Last":
+    def at(self, places: np.ndarray | int) -> "_Last":
         return _Last(*(column[places] for column in self))
 
 
@@ -233,7 +233,8 @@ class _Queries:
             return code
         # Many rows share a query, and a hash takes its time.
         names = rows["query_id"].dictionary_encode()
-        each = hash_array(names.dictionary.to_numpy(zero_copy_only=False), categorize=False)
+        objects = names.dictionary.to_numpy(zero_copy_only=False)
+        each = hash_array(objects, categorize=False)  # pyright: ignore[reportCallIssue]
         query = each[numbers(names.indices, 0)[there]]
         latest = query[-1]
         order = np.argsort(query, kind="stable")
