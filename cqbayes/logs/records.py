@@ -6,7 +6,8 @@ counted: every record is kept or set aside with a reason, and nothing of a recor
 
 import gzip
 import json
-from collections import Counter
+import zlib
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +17,7 @@ import pyarrow as pa
 
 from cqbayes.answers import parquet
 from cqbayes.errors import InputError
+from cqbayes.logs.quarantine import Ledger, Report
 from cqbayes.logs.schema import TURNS
 
 # What bounds the memory, whatever is in the file.
@@ -25,10 +27,11 @@ MOST_BYTES_OF_RECORD = 16_000_000  # as it stands in the file
 MOST_BYTES_OF_ARRAY = 64_000_000  # of a file .json, which is read as a whole
 MOST_MESSAGES = 10_000  # of a conversation
 MOST_CHARS = 16_000_000  # of text in a batch, but for its last record
-MOST_EXPANSION = 1_000  # bytes that a byte of a file .gz may become, past its first 64 MB
+# Bytes that a byte of a file .gz may become, past its first 64 MB: logs shrink 5 to 50 times, and
+# gzip cannot do more than 1,032.
+MOST_EXPANSION = 200
 RECORDS = 64  # of a Parquet file that are decoded at a time
 BUFFER = 1 << 20  # bytes of a Parquet column that are read at a time
-PLACES = 20  # of those set aside for one reason that are remembered
 
 # Why records are set aside, in all formats.
 NOT_JSON = "not a JSON object"
@@ -78,31 +81,14 @@ class Importer(NamedTuple):
     check: Callable[[str, pa.Schema], None] | None = None
 
 
-class Report(NamedTuple):
-    """What became of the records that were read so far.
-
-    Attributes:
-        read: how many; always ``kept`` plus all of ``set_aside``.
-        kept: how many have all their turns in the batches, or in the one that is being filled.
-        set_aside: how many were not, by the reason; the first that was found.
-        places: where the first of those stand, by the reason: ``file:record``, from 1.
-    """
-
-    read: int
-    kept: int
-    set_aside: dict[str, int]
-    places: dict[str, tuple[str, ...]]
-
-
 class Turns(Iterator[pa.RecordBatch]):
     """Batches of turns in ``TURNS``, read as they are asked for; see :func:`turns`."""
 
-    def __init__(self, importer: Importer, paths: Sequence[Path], rows: int) -> None:
+    def __init__(
+        self, importer: Importer, paths: Sequence[Path], rows: int, ledger: Ledger
+    ) -> None:
         self._importer = importer
-        self._read = 0
-        self._kept = 0
-        self._set_aside: Counter[str] = Counter()
-        self._places: dict[str, list[str]] = {}
+        self._ledger = ledger
         self._batches = self._stream(paths, rows)
 
     def __next__(self) -> pa.RecordBatch:
@@ -111,26 +97,30 @@ class Turns(Iterator[pa.RecordBatch]):
     @property
     def report(self) -> Report:
         """Counts of what was read so far: of everything once the batches are used up."""
-        places = {reason: tuple(found) for reason, found in self._places.items()}
-        return Report(self._read, self._kept, dict(self._set_aside), places)
+        return self._ledger.report
 
     def _stream(self, paths: Sequence[Path], rows: int) -> Iterator[pa.RecordBatch]:
         waiting: list[dict[str, Any]] = []
         chars = 0
-        for path in paths:
-            source = _source(path, self._importer)
-            for place, record in enumerate(source.records, 1):
-                found = self._rows(record, source.ticks)
-                self._read += 1
-                if isinstance(found, str):
-                    self._put_aside(found, f"{path.name}:{place}")
-                    continue
-                self._kept += 1
-                waiting += found
-                chars += sum(len(row["text"] or "") for row in found)
-                if len(waiting) >= rows or chars >= MOST_CHARS:
-                    yield pa.RecordBatch.from_pylist(waiting, TURNS)
-                    waiting, chars = [], 0
+        try:
+            for path in paths:
+                source = _source(path, self._importer)
+                for place, record, line in source.records:
+                    found = self._rows(record, source.ticks)
+                    if isinstance(found, str):
+                        whole = line if isinstance(record, str) else record
+                        self._ledger.put_aside(found, f"{path.name}:{place}", whole)
+                        continue
+                    self._ledger.kept += 1
+                    waiting += found
+                    chars += sum(len(row["text"] or "") for row in found)
+                    if len(waiting) >= rows or chars >= MOST_CHARS:
+                        yield pa.RecordBatch.from_pylist(waiting, TURNS)
+                        waiting, chars = [], 0
+            # Before the last batch, so that a file is there once that has come.
+            self._ledger.close()
+        finally:
+            self._ledger.discard()
         if waiting:
             yield pa.RecordBatch.from_pylist(waiting, TURNS)
 
@@ -145,15 +135,14 @@ class Turns(Iterator[pa.RecordBatch]):
         except SetAside as reason:
             return str(reason)
 
-    def _put_aside(self, reason: str, place: str) -> None:
-        self._set_aside[reason] += 1
-        places = self._places.setdefault(reason, [])
-        if len(places) < PLACES:
-            places.append(place)
-
 
 def turns(
-    importer: Importer, path: str | Path | Sequence[str | Path], *, rows: int = 10_000
+    importer: Importer,
+    path: str | Path | Sequence[str | Path],
+    *,
+    rows: int = 10_000,
+    quarantine: str | Path | None = None,
+    strict: bool = False,
 ) -> Turns:
     """Turns of users, batch by batch; a record is never in two batches.
 
@@ -166,45 +155,60 @@ def turns(
         path: a file, a folder of files, or several files: Parquet, JSON Lines (also compressed,
             ``.gz``), or JSON with an object or an array of objects.
         rows: how many a batch has at least; only the last, or one of very long texts, has fewer.
+        quarantine: where the records that are set aside are written with place and reason, as JSON
+            Lines; the file appears once all is read. It holds what users wrote.
+        strict: whether the first of those is refused.
 
     Raises:
         InputError: at once, for what cannot be read, is of another format, or lacks a column; and
-            while reading, for a file that is damaged.
+            while reading, for a file that is damaged, or under ``strict``.
     """
     if rows < 1:
         raise InputError(f"rows: expected at least 1, got {rows}")
-    paths = _files(path)
+    paths = files(path, SUFFIXES)
     for one in paths:
         _check(one, importer)
-    return Turns(importer, paths, rows)
+    return Turns(importer, paths, rows, Ledger(quarantine, strict, tuple(paths)))
 
 
-def _suffix(path: Path) -> str:
+def suffix(path: Path) -> str:
+    """Of a file, with what stands before ``.gz``."""
     return "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
 
 
-def _files(path: str | Path | Sequence[str | Path]) -> list[Path]:
+def files(path: str | Path | Sequence[str | Path], suffixes: Sequence[str]) -> list[Path]:
+    """A file, the files of a folder in order of their names, or several files.
+
+    Raises:
+        InputError: for a folder without any, and for files of other kinds.
+    """
     if not isinstance(path, str | Path):
-        return [Path(one) for one in path]
-    if not Path(path).is_dir():
-        return [Path(path)]
-    found = sorted(one for one in Path(path).iterdir() if _suffix(one) in SUFFIXES)
+        found = [Path(one) for one in path]
+    elif Path(path).is_dir():
+        found = sorted(one for one in Path(path).iterdir() if suffix(one) in suffixes)
+    else:
+        found = [Path(path)]
     if not found:
-        raise InputError(f"{path}: expected files {', '.join(SUFFIXES)}, got none")
+        raise InputError(f"{path}: expected files {', '.join(suffixes)}, got none")
+    for one in found:
+        if suffix(one) not in suffixes:
+            raise InputError(f"{one}: expected a file {', '.join(suffixes)}, got {one.suffix!r}")
     return found
+
+
+def check_readable(path: Path) -> None:
+    """Refuses a file that cannot be opened."""
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        reason = error.strerror or "not readable"
+        raise InputError(f"{path}: expected a readable file, got: {reason}") from None
 
 
 def _check(path: Path, importer: Importer) -> None:
     """Refuses a file that nothing can be read from, before anything is read."""
-    suffix = _suffix(path)
-    if suffix not in SUFFIXES:
-        raise InputError(f"{path}: expected a file {', '.join(SUFFIXES)}, got {path.suffix!r}")
-    if suffix != ".parquet":
-        try:
-            path.open("rb").close()
-        except OSError as error:
-            reason = error.strerror or "not readable"
-            raise InputError(f"{path}: expected a readable file, got: {reason}") from None
+    if suffix(path) != ".parquet":
+        check_readable(path)
         return
     if importer.wanted is None:
         raise InputError(f"{path}: expected JSON or JSON Lines of {importer.title}, got Parquet")
@@ -216,15 +220,28 @@ def _check(path: Path, importer: Importer) -> None:
 # From files to records: dictionaries as they stand in the file, or why there is none.
 
 
+class Found(NamedTuple):
+    """A record, or why there is none.
+
+    Attributes:
+        place: of its line, or else its number, from 1.
+        record: the record, or the reason.
+        line: as it stands in the file, where that is a line.
+    """
+
+    place: int
+    record: dict[str, Any] | str
+    line: bytes | None = None
+
+
 class _Source(NamedTuple):
-    records: Iterator[dict[str, Any] | str]
+    records: Iterator[Found]
     ticks: Mapping[str, int]
 
 
 def _source(path: Path, importer: Importer) -> _Source:
-    suffix = _suffix(path)
-    if suffix != ".parquet":
-        read = _array if suffix == ".json" else _lines
+    if suffix(path) != ".parquet":
+        read = _array if suffix(path) == ".json" else json_lines
         return _Source(_unpacked(read(path), importer), {})
     with parquet(str(path), path) as file:
         schema = file.schema_arrow
@@ -248,18 +265,16 @@ def _ticks(fields: pa.Schema | pa.StructType, before: str = "") -> dict[str, int
     return found
 
 
-def _unpacked(
-    records: Iterator[dict[str, Any] | str], importer: Importer
-) -> Iterator[dict[str, Any] | str]:
-    for record in records:
-        if isinstance(record, str):
-            yield record
+def _unpacked(records: Iterator[Found], importer: Importer) -> Iterator[Found]:
+    for found in records:
+        if isinstance(found.record, str):
+            yield found
             continue
-        for inner in importer.unpack(record):
-            yield inner if isinstance(inner, dict) else NOT_JSON
+        for inner in importer.unpack(found.record):
+            yield Found(found.place, inner if isinstance(inner, dict) else NOT_JSON)
 
 
-def _array(path: Path) -> Iterator[dict[str, Any] | str]:
+def _array(path: Path) -> Iterator[Found]:
     """The objects of a file that is one JSON text: an array of them, or one."""
     with open(path, "rb") as file:
         content = file.read(MOST_BYTES_OF_ARRAY + 1)
@@ -274,16 +289,25 @@ def _array(path: Path) -> Iterator[dict[str, Any] | str]:
         raise InputError(f"{path}: expected UTF-8, got something else") from None
     except (ValueError, RecursionError):
         raise InputError(f"{path}: expected JSON, got something else") from None
-    for record in found if isinstance(found, list) else [found]:
-        yield record if isinstance(record, dict) else NOT_JSON
+    for place, record in enumerate(found if isinstance(found, list) else [found], 1):
+        yield Found(place, record if isinstance(record, dict) else NOT_JSON)
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any] | str]:
+def lines(path: Path, blank: bool = False) -> Iterator[tuple[int, bytes | None]]:
+    """Lines with their numbers, from 1; None for one that is too long.
+
+    Files of gzip are unpacked as they are read. Blank lines come only with ``blank``.
+
+    Raises:
+        InputError: for a file of gzip that is damaged, or that becomes far larger than it is.
+    """
     packed = path.suffix == ".gz"
+    number = 0
     with open(path, "rb") as raw:
-        file: IO[bytes] = gzip.GzipFile(fileobj=raw) if packed else raw
+        file: Any = gzip.GzipFile(fileobj=raw) if packed else raw
         try:
             while line := file.readline(MOST_BYTES_OF_RECORD + 1):
+                number += 1
                 if packed:
                     _check_expansion(path, raw, file)
                 if len(line) > MOST_BYTES_OF_RECORD:
@@ -291,10 +315,10 @@ def _lines(path: Path) -> Iterator[dict[str, Any] | str]:
                         line = file.readline(BUFFER)
                         if packed:
                             _check_expansion(path, raw, file)
-                    yield LONG_RECORD
-                elif line.strip():
-                    yield _parsed(line)
-        except (EOFError, gzip.BadGzipFile, OSError) as error:
+                    yield number, None
+                elif blank or not line.isspace():
+                    yield number, line
+        except (EOFError, OSError, zlib.error) as error:
             if not packed:
                 raise
             raise InputError(
@@ -302,7 +326,16 @@ def _lines(path: Path) -> Iterator[dict[str, Any] | str]:
             ) from error
 
 
-def _check_expansion(path: Path, raw: IO[bytes], file: IO[bytes]) -> None:
+def json_lines(path: Path) -> Iterator[Found]:
+    """The objects of a file of JSON Lines; raises as :func:`lines` does."""
+    for number, line in lines(path):
+        if line is None:
+            yield Found(number, LONG_RECORD)
+        else:
+            yield Found(number, _parsed(line), line)
+
+
+def _check_expansion(path: Path, raw: IO[bytes], file: Any) -> None:
     """Refuses a bomb: a small file that becomes a very large one."""
     if file.tell() > MOST_BYTES_OF_ARRAY + MOST_EXPANSION * raw.tell():
         raise InputError(
@@ -313,7 +346,7 @@ def _check_expansion(path: Path, raw: IO[bytes], file: IO[bytes]) -> None:
 
 def _parsed(line: bytes) -> dict[str, Any] | str:
     try:
-        record = json.loads(line.decode("utf-8-sig"))
+        record = json.loads(line.removeprefix(BOM_UTF8).decode())
     except UnicodeDecodeError:
         return NOT_UTF8
     except (ValueError, RecursionError):
@@ -321,7 +354,8 @@ def _parsed(line: bytes) -> dict[str, Any] | str:
     return record if isinstance(record, dict) else NOT_JSON
 
 
-def _rows_of(path: Path, is_wanted: Callable[[str], bool]) -> Iterator[dict[str, Any] | str]:
+def _rows_of(path: Path, is_wanted: Callable[[str], bool]) -> Iterator[Found]:
+    place = 0
     with parquet(str(path), path, buffer_size=BUFFER) as file:
         # Moderation scores and headers are a good part of the file, and stay there.
         wanted = [
@@ -341,7 +375,8 @@ def _rows_of(path: Path, is_wanted: Callable[[str], bool]) -> Iterator[dict[str,
                 return
             columns = [(name, _timeless(batch.column(name))) for name in batch.schema.names]
             for i in range(len(batch)):
-                yield _record(columns, i)
+                place += 1
+                yield Found(place, _record(columns, i))
 
 
 def _timeless(column: pa.Array) -> pa.Array:

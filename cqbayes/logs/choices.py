@@ -1,0 +1,431 @@
+"""From services to choice data, at once or in minibatches, and choice data as files.
+
+The files are Parquet, one row a service: ``context`` (a list of numbers), ``offered`` (a list of
+booleans), ``choice`` (0: retry; j + 1: LLM j was taken; -1: silence) and, if wanted, ``weight``,
+``user``, ``attempt`` and ``time`` (integers) and ``attributes`` (a list with a list of numbers for
+each LLM). Names of the LLMs may stand in the file's metadata under ``llms``.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from cqbayes.choice import MOST_LEVELS, SILENCE, ChoiceData, choice_data
+from cqbayes.environments.scores import unit_rows
+from cqbayes.errors import InputError
+from cqbayes.files import replacing
+from cqbayes.logs.table import services
+from cqbayes.logs.validation import is_null, lengths, numbers, rows_of
+
+Batches = Iterable[pa.RecordBatch]
+Contexts = Callable[[list[str]], Any]  # texts -> contexts [text, dim]
+Columns = dict[str, np.ndarray]
+
+MOST_LLMS = 10_000  # of a log
+EPOCH = datetime(1970, 1, 1)
+HOUR = 3_600_000_000  # microseconds
+# How long blocks of time are, and when one began: weeks begin on Monday, as in ISO 8601.
+BLOCKS = {"h": (HOUR, 0), "D": (24 * HOUR, 0), "W": (7 * 24 * HOUR, -3 * 24 * HOUR)}
+UNKNOWN = ""  # the user of rows without one
+
+
+class Codes(NamedTuple):
+    """What the integers of choice data mean, the same for all parts of a log.
+
+    Attributes:
+        llms: LLM j is the j-th.
+        users: user i is the i-th; ``""`` is all that have no name. None where no row has a user.
+        unit: of blocks of time, ``"h"``, ``"D"`` or ``"W"``; None where they are not wanted.
+        times: when each block of time begins, without gaps.
+    """
+
+    llms: tuple[str, ...]
+    users: tuple[str, ...] | None = None
+    unit: str | None = None
+    times: tuple[datetime, ...] = ()
+
+
+class Coded(NamedTuple):
+    """Choice data, and what their integers mean: see :class:`Codes`."""
+
+    data: ChoiceData
+    llms: tuple[str, ...]
+    users: tuple[str, ...] | None
+    unit: str | None
+    times: tuple[datetime, ...]
+
+    @property
+    def codes(self) -> Codes:
+        return Codes(*self[1:])
+
+
+def codes_of(
+    batches: Batches,
+    *,
+    llms: Sequence[str] | None = None,
+    users: Sequence[str] | None = None,
+    time: str | None = None,
+) -> Codes:
+    """Names in a log, sorted, in one pass; memory grows with their number and not with rows.
+
+    Args:
+        batches: of ``SERVICES``.
+        llms: names that are given, in this order, and not looked for.
+        users: likewise.
+        time: length of the blocks of time: ``"h"``, ``"D"``, ``"W"`` (from Monday), in UTC.
+
+    Raises:
+        InputError: for a log without rows, for names that are given twice, for rows without a
+            timestamp where blocks of time are wanted, and for too many of anything.
+    """
+    if time is not None and time not in BLOCKS:
+        raise InputError(f"time: expected one of {', '.join(BLOCKS)}, got {time!r}")
+    for name, given in (("llms", llms), ("users", users)):
+        if given is not None and len(set(given)) < len(given):
+            raise InputError(f"{name}: expected different names, got one twice")
+    count = 0
+    of_llms: set[str] = set()
+    of_users: set[str | None] = set()
+    ends: list[int] = []
+    for batch in batches:
+        if len(batch) == 0:
+            continue
+        count += len(batch)
+        if llms is None:
+            of_llms.update(batch["offered"].flatten().unique().to_pylist())
+            _check_number("LLMs", len(of_llms), MOST_LLMS)
+        if users is None:
+            of_users.update(batch["user_id"].unique().to_pylist())
+            _check_number("users", len(of_users), MOST_LEVELS)
+        if time is not None:
+            blocks = _blocks(batch["timestamp"], time)
+            ends = [min([*ends, int(blocks.min())]), max([*ends, int(blocks.max())])]
+    if count == 0:
+        raise InputError("log: expected at least one sound row, got none; see the report")
+    found = users if users is not None else _sorted_users(of_users)
+    times = _starts(time, *ends) if time is not None else ()
+    return Codes(
+        tuple(sorted(of_llms) if llms is None else llms),
+        None if found is None else tuple(found),
+        time,
+        times,
+    )
+
+
+def _check_number(what: str, count: int, most: int) -> None:
+    if count > most:
+        raise InputError(f"log: expected at most {most:,} {what}, got more")
+
+
+def _sorted_users(found: set[str | None]) -> list[str] | None:
+    names = {name or UNKNOWN for name in found}
+    return None if names == {UNKNOWN} else sorted(names)
+
+
+def _blocks(timestamp: pa.Array, unit: str) -> np.ndarray:
+    if timestamp.null_count:
+        raise InputError(
+            f"timestamp: expected one in every row, since time={unit!r}; a batch has "
+            f"{timestamp.null_count:,} rows without"
+        )
+    length, start = BLOCKS[unit]
+    return (numbers(timestamp.cast(pa.int64()), 0) - start) // length
+
+
+def _starts(unit: str, first: int, last: int) -> tuple[datetime, ...]:
+    _check_number("blocks of time", last - first + 1, MOST_LEVELS)
+    length, start = BLOCKS[unit]
+    step, zero = timedelta(microseconds=length), EPOCH + timedelta(microseconds=start)
+    return tuple((zero + step * block).replace(tzinfo=UTC) for block in range(first, last + 1))
+
+
+def choice_data_of(
+    batches: Batches,
+    *,
+    llms: Sequence[str] | None = None,
+    users: Sequence[str] | None = None,
+    time: str | None = None,
+    context: Contexts | None = None,
+    attributes: Mapping[str, Sequence[float]] | None = None,
+) -> Coded:
+    """Services as choice data, in memory.
+
+    A row is a retry (0) where nothing was chosen and ``silent`` is not true; ``retry_probability``
+    is not looked at: it belongs to the outcome of a model. Contexts are brought to unit norm.
+
+    Args:
+        batches: of ``SERVICES``, such as :func:`cqbayes.logs.table.services` gives.
+        llms, users, time: as in :func:`codes_of`.
+        context: makes contexts ``[text, dim]`` of texts; column ``embedding`` where absent.
+        attributes: numbers for each LLM, the same in all rows.
+
+    Raises:
+        InputError: as there, and for names that are not among those given, for rows without an
+            embedding or text, and for an LLM without attributes.
+
+    Example:
+        >>> from cqbayes.logs.schema import SERVICES
+        >>> rest = {"attempt": 1, "offered": ["b", "a"], "embedding": [3.0, 4.0]}
+        >>> rows = [{"query_id": "1", "chosen": "b", **rest}, {"query_id": "2", **rest}]
+        >>> coded = choice_data_of([pa.RecordBatch.from_pylist(rows, SERVICES)])
+        >>> coded.llms, coded.data.choice.tolist(), coded.data.context[0].round(1).tolist()
+        (('a', 'b'), [2, 0], [0.6000000238418579, 0.800000011920929])
+    """
+    parts = list(batches)
+    codes = codes_of(parts, llms=llms, users=users, time=time)
+    columns = [_columns(part, codes, context) for part in parts if len(part)]
+    whole = {name: np.concatenate([part[name] for part in columns]) for name in columns[0]}
+    return Coded(_data(whole, codes, attributes), *codes)
+
+
+def minibatches(
+    log: str | Path | Batches,
+    size: int,
+    *,
+    codes: Codes | None = None,
+    time: str | None = None,
+    context: Contexts | None = None,
+    attributes: Mapping[str, Sequence[float]] | None = None,
+) -> Iterator[ChoiceData]:
+    """Choice data of one shape, part by part, at constant memory.
+
+    The last part is filled up with rows of weight 0. All parts have the same ``num_users`` and
+    ``num_times``, so that what is compiled for one serves all.
+
+    Args:
+        log: a file that :func:`cqbayes.logs.table.services` reads, or batches of ``SERVICES``,
+            which may have passed through further stages.
+        size: rows of a part.
+        codes: of the whole log; for a file they are found by reading it once before.
+        time: as in :func:`codes_of`, where ``codes`` are not given.
+        context, attributes: as in :func:`choice_data_of`.
+
+    Raises:
+        InputError: as there; for batches without ``codes``.
+    """
+    if size < 1:
+        raise InputError(f"size: expected at least 1, got {size}")
+    is_file = isinstance(log, str | Path)
+    if codes is None:
+        if not is_file:
+            raise InputError("codes: expected those of the whole log; codes_of finds them")
+        codes = codes_of(services(log), time=time)
+    return _parts(services(log) if is_file else log, size, codes, context, attributes)
+
+
+def _parts(
+    batches: Batches,
+    size: int,
+    codes: Codes,
+    context: Contexts | None,
+    attributes: Mapping[str, Sequence[float]] | None,
+) -> Iterator[ChoiceData]:
+    waiting: list[Columns] = []
+    count = 0
+    for batch in batches:
+        if len(batch) == 0:
+            continue
+        waiting.append(_columns(batch, codes, context))
+        count += len(batch)
+        if count < size:
+            continue
+        whole = _joined(waiting)
+        for start in range(0, count - size + 1, size):
+            part = {name: column[start : start + size] for name, column in whole.items()}
+            yield _data(part, codes, attributes)
+        rest = count % size
+        waiting = [{name: column[count - rest :] for name, column in whole.items()}] if rest else []
+        count = rest
+    if count:
+        yield _data(_padded(_joined(waiting), size), codes, attributes)
+
+
+def _joined(parts: Sequence[Columns]) -> Columns:
+    try:
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    except ValueError:
+        raise InputError("context: expected contexts of one length, got several") from None
+
+
+def _padded(columns: Columns, size: int) -> Columns:
+    found = {}
+    for name, column in columns.items():
+        fill = np.zeros((size - len(column), *column.shape[1:]), column.dtype)
+        found[name] = np.concatenate([column, fill + 1 if name == "attempt" else fill])
+    return found
+
+
+def _columns(batch: pa.RecordBatch, codes: Codes, context: Contexts | None) -> Columns:
+    """Columns of choice data, as far as the codes have them."""
+    llms = pa.array(codes.llms, pa.string())
+    llm = _codes("llms", batch["offered"].flatten(), llms)
+    offered = np.zeros((len(batch), len(llms)), bool)
+    offered[rows_of(batch["offered"]), llm] = True
+    chosen = batch["chosen"]
+    taken = _codes("llms", chosen.drop_null(), llms) + 1
+    choice = np.where(numbers(batch["silent"], False), SILENCE, 0)
+    choice[~is_null(chosen)] = taken
+    columns = {
+        "context": _contexts(batch, context),
+        "offered": offered,
+        "choice": choice,
+        "weight": numbers(batch["weight"], 1),
+        "attempt": numbers(batch["attempt"], 1),
+    }
+    if codes.users is not None:
+        users = pa.array(codes.users, pa.string())
+        columns["user"] = _codes("users", batch["user_id"].fill_null(UNKNOWN), users)
+    if codes.unit is not None:
+        length, start = BLOCKS[codes.unit]
+        first = (codes.times[0].replace(tzinfo=None) - EPOCH) // timedelta(microseconds=1)
+        time = _blocks(batch["timestamp"], codes.unit) - (first - start) // length
+        if ((time < 0) | (time >= len(codes.times))).any():
+            raise InputError("time: expected all rows within the blocks given, got some outside")
+        columns["time"] = time
+    return columns
+
+
+def _codes(name: str, values: pa.Array, known: pa.Array) -> np.ndarray:
+    found = pc.call_function("index_in", [values], pc.SetLookupOptions(value_set=known))
+    if found.null_count:
+        raise InputError(
+            f"{name}: expected all that are in the log, a batch has others "
+            f"{found.null_count:,} times; leave {name} out to find them"
+        )
+    return numbers(found, -1)
+
+
+def _contexts(batch: pa.RecordBatch, context: Contexts | None) -> np.ndarray:
+    if context is not None:
+        texts = batch["text"]
+        if texts.null_count:
+            raise InputError(
+                f"text: expected one in every row, a batch has {texts.null_count:,} rows without"
+            )
+        found = np.asarray(context(texts.to_pylist()), float)
+        if found.ndim != 2 or len(found) != len(batch) or found.shape[1] == 0:
+            raise InputError(
+                f"context: expected shape ({len(batch)}, dim) for {len(batch)} texts, "
+                f"got {found.shape}"
+            )
+        return unit_rows("context", found)
+    embedding = batch["embedding"]
+    each = np.unique(lengths(embedding))
+    if len(each) != 1 or each[0] == 0:
+        raise InputError(
+            "embedding: expected one of the same length in every row; where there is none, give "
+            "context=, a function from texts to an array [text, dim]"
+        )
+    flat = numbers(embedding.flatten(), np.nan).astype(float)
+    return unit_rows("embedding", flat.reshape(len(batch), -1)).astype(np.float32)
+
+
+def _data(
+    columns: Columns, codes: Codes, attributes: Mapping[str, Sequence[float]] | None
+) -> ChoiceData:
+    each = None
+    if attributes is not None:
+        missing = [name for name in codes.llms if name not in attributes]
+        if missing:
+            raise InputError(f"attributes: expected those of all LLMs, {len(missing)} have none")
+        each = [attributes[name] for name in codes.llms]
+    arguments = [columns[name] for name in ("context", "offered", "choice", "weight")]
+    optional = {name: columns[name] for name in INTEGERS if name in columns}
+    data = choice_data(*arguments, attributes=each, **optional)
+    return dataclasses.replace(data, num_users=len(codes.users or ()), num_times=len(codes.times))
+
+
+# Files of choice data
+
+INTEGERS = ("user", "attempt", "time")
+
+
+def write_choices(path: str | Path, data: ChoiceData, llms: list[str], note: str) -> None:
+    """Writes choice data; ``note`` says in the file's metadata where they come from."""
+    columns = {
+        "context": list(np.asarray(data.context)),
+        "offered": list(np.asarray(data.offered)),
+        "choice": np.asarray(data.choice),
+        "weight": np.asarray(data.weight),
+    }
+    for name in INTEGERS:
+        if getattr(data, name) is not None:
+            columns[name] = np.asarray(getattr(data, name))
+    if data.attributes is not None:
+        columns["attributes"] = [list(row) for row in np.asarray(data.attributes)]
+    metadata = {"llms": json.dumps(llms), "note": note}
+    table = pa.table(columns).replace_schema_metadata(metadata)
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def read_choices(path: str | Path) -> tuple[ChoiceData, list[str] | None]:
+    """Reads choice data and, where the file has them, the names of the LLMs.
+
+    Raises:
+        InputError: for a file that is missing, not Parquet, or lacks a column, and for anything
+            that :func:`cqbayes.choice.choice_data` refuses.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: expected a Parquet log, found no such file")
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, UnicodeDecodeError):
+        raise InputError(f"{path}: expected a Parquet log, got another format") from None
+    except OSError as error:
+        reason = error.strerror or "it is damaged"
+        raise InputError(f"{path}: expected a Parquet log that can be read: {reason}") from None
+    missing = [name for name in ("context", "offered", "choice") if name not in table.column_names]
+    if missing:
+        raise InputError(f"{path}: expected columns context, offered, choice; no {missing[0]}")
+    plain = {n: table[n].to_numpy() for n in ("weight", *INTEGERS) if n in table.column_names}
+    offered = _matrix(path, table["offered"], "offered")
+    if "attributes" in table.column_names:
+        each = _matrix(path, table["attributes"], "attributes", inner=True)
+        plain["attributes"] = each.reshape(len(table), -1, each.shape[-1])
+    context = _matrix(path, table["context"], "context")
+    data = choice_data(context, offered, table["choice"].to_numpy(), **plain)
+    return data, _names(path, table, data.num_llms)
+
+
+def _matrix(path: Path, column: pa.ChunkedArray, name: str, inner: bool = False) -> np.ndarray:
+    """Lists of one length as an array; with ``inner``, lists of lists, one row for each inner."""
+    values = column.combine_chunks()
+    if inner:
+        values = _flattened(path, values, name)
+    flat = _flattened(path, values, name).to_numpy(zero_copy_only=False)
+    return flat.reshape(len(values), -1)
+
+
+def _flattened(path: Path, values: pa.Array, name: str) -> pa.Array:
+    if not isinstance(values.type, pa.ListType | pa.LargeListType | pa.FixedSizeListType):
+        raise InputError(f"{path}: expected lists in column {name}, got {values.type}")
+    lengths = pc.call_function("list_value_length", [values]).unique().to_pylist()
+    if len(lengths) != 1 or not lengths[0]:
+        raise InputError(
+            f"{path}: expected lists of one length in column {name}, got {lengths[:5]}"
+        )
+    return values.flatten()
+
+
+def _names(path: Path, table: pa.Table, num_llms: int) -> list[str] | None:
+    text = (table.schema.metadata or {}).get(b"llms")
+    if text is None:
+        return None
+    try:
+        names = json.loads(text)
+    except ValueError:
+        names = None
+    good = isinstance(names, list) and len(names) == len(set(map(str, names))) == num_llms
+    if not isinstance(names, list) or not good:
+        raise InputError(f"{path}: expected {num_llms} different names under llms in the metadata")
+    return [str(name) for name in names]

@@ -1,0 +1,168 @@
+"""Services become choice data with stable codes, at once or in parts of one shape."""
+
+from datetime import UTC, datetime, timedelta
+
+import jax
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cqbayes.errors import InputError
+from cqbayes.logs import choice_data_of, codes_of, minibatches
+from cqbayes.logs.schema import SERVICES
+
+NOON = datetime(2024, 3, 1, 12, tzinfo=UTC)  # a Friday
+LLMS = ["a", "b", "c"]
+
+
+def _rows(count: int, seed: int = 0) -> list[dict]:
+    """Simulated services of one attempt each."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for i in range(count):
+        offered = [LLMS[j] for j in rng.permutation(3)[:2]]
+        outcome = rng.integers(4)
+        rows.append(
+            {
+                "query_id": str(i),
+                "attempt": 1,
+                "user_id": None if i % 5 == 0 else f"u{rng.integers(4)}",
+                "timestamp": NOON + timedelta(days=int(rng.integers(20))),
+                "offered": offered,
+                "chosen": offered[outcome] if outcome < 2 else None,
+                "silent": bool(outcome == 3),
+                "text": "x" * int(rng.integers(1, 9)),
+                "embedding": rng.normal(size=3).tolist(),
+                "weight": None if i % 3 else 0.5,
+            }
+        )
+    return rows
+
+
+def _batches(rows: list[dict], size: int = 7) -> list[pa.RecordBatch]:
+    return pa.Table.from_pylist(rows, SERVICES).to_batches(size)
+
+
+def test_each_column_is_what_the_rows_say():
+    rows = _rows(50)
+    coded = choice_data_of(_batches(rows), time="W", attributes={n: [ord(n), 1.0] for n in LLMS})
+    data = coded.data
+    assert coded.llms == ("a", "b", "c")
+    assert coded.users == ("", "u0", "u1", "u2", "u3")
+    assert coded.times[0] == datetime(2024, 2, 26, tzinfo=UTC), "a Monday"
+    assert (data.num_users, data.num_times) == (5, len(coded.times))
+    assert data.user is not None
+    assert data.time is not None
+    assert data.attributes is not None
+    for i, row in enumerate(rows):
+        assert [n for n, there in zip(LLMS, data.offered[i], strict=True) if there] == sorted(
+            row["offered"]
+        )
+        wanted = -1 if row["silent"] else 0
+        if row["chosen"]:
+            wanted = 1 + LLMS.index(row["chosen"])
+        assert data.choice[i] == wanted
+        assert data.weight[i] == (row["weight"] or 1)
+        assert coded.users[int(data.user[i])] == (row["user_id"] or "")
+        begins = coded.times[int(data.time[i])]
+        assert begins <= row["timestamp"] < begins + timedelta(days=7)
+        unit = np.array(row["embedding"]) / np.linalg.norm(row["embedding"])
+        np.testing.assert_allclose(data.context[i], unit, rtol=1e-5)
+    np.testing.assert_array_equal(data.attributes[0], [[97, 1], [98, 1], [99, 1]])
+
+
+@pytest.mark.parametrize("size", [1, 7, 16, 50, 64])
+def test_parts_of_one_shape_are_the_whole(size):
+    rows = _rows(50)
+    whole = choice_data_of(_batches(rows), time="D")
+    parts = list(minibatches(iter(_batches(rows)), size, codes=whole.codes))
+    assert {jax.tree.structure(part) for part in parts} == {jax.tree.structure(whole.data)}
+    assert {part.num_obs for part in parts} == {size}
+    for name in ("context", "offered", "choice", "weight", "user", "attempt", "time"):
+        found = np.concatenate([getattr(part, name) for part in parts])
+        np.testing.assert_array_equal(found[:50], getattr(whole.data, name))
+        padded = found[50:]
+        assert (padded == (1 if name == "attempt" else 0)).all()
+        assert len(padded) == -50 % size
+
+
+def test_parts_of_a_file(tmp_path):
+    pq.write_table(pa.Table.from_pylist(_rows(50), SERVICES), tmp_path / "log.parquet")
+    whole = choice_data_of(_batches(_rows(50)))
+    (part,) = minibatches(tmp_path / "log.parquet", 50)
+    for one, other in zip(jax.tree.leaves(part), jax.tree.leaves(whole.data), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_codes_that_are_given_are_kept():
+    rows = _rows(20)
+    llms, users = ["z", "c", "b", "a"], ["", "u3", "u2", "u1", "u0", "new"]
+    coded = choice_data_of(_batches(rows), llms=llms, users=users)
+    assert (coded.llms, coded.users) == (tuple(llms), tuple(users))
+    assert (coded.data.num_llms, coded.data.num_users) == (4, 6)
+    plain = choice_data_of(_batches(rows)).data
+    order = [llms.index(name) for name in LLMS]
+    np.testing.assert_array_equal(coded.data.offered[:, np.array(order)], plain.offered)
+    # Codes of one part serve for another.
+    again = choice_data_of(_batches(_rows(20, seed=1)), llms=coded.llms, users=coded.users)
+    assert again.codes == coded.codes
+
+
+def test_contexts_of_texts():
+    rows = [{**row, "embedding": None} for row in _rows(20)]
+
+    def context(texts: list[str]) -> np.ndarray:
+        return np.array([[len(text), 1.0] for text in texts])
+
+    data = choice_data_of(_batches(rows), context=context).data
+    assert data.dim == 2
+    for i, row in enumerate(rows):
+        np.testing.assert_allclose(data.context[i, 0] / data.context[i, 1], len(row["text"]))
+    np.testing.assert_allclose(np.linalg.norm(data.context, axis=1), 1, rtol=1e-6)
+
+
+def test_columns_that_nobody_has():
+    rows = [{**row, "user_id": None, "timestamp": None} for row in _rows(5)]
+    coded = choice_data_of(_batches(rows))
+    assert (coded.users, coded.data.user, coded.data.time) == (None, None, None)
+    assert coded.data.num_users == 0
+
+
+def _changed(**cells) -> list[pa.RecordBatch]:
+    return _batches([*_rows(4), {**_rows(1)[0], **cells}])
+
+
+@pytest.mark.parametrize(
+    ("batches", "settings", "message"),
+    [
+        ([], {}, "log: expected at least one sound row, got none"),
+        (_batches(_rows(3)[:0]), {}, "log: expected at least one sound row, got none"),
+        (_changed(), {"llms": ["a", "b"]}, "llms: expected all .*, a batch has others . times"),
+        (_changed(), {"users": ["u0"]}, "users: expected all"),
+        (_changed(), {"llms": ["a", "b", "c", "a"]}, "llms: expected different names"),
+        (_changed(), {"time": "year"}, "time: expected one of h, D, W, got 'year'"),
+        (_changed(timestamp=None), {"time": "W"}, "timestamp: expected one in every row"),
+        (_changed(embedding=None), {}, "embedding: expected one of the same length"),
+        (_changed(embedding=[1.0]), {}, "embedding: expected one of the same length"),
+        (_changed(text=None), {"context": len}, "text: expected one in every row, a batch has 1"),
+        (_changed(), {"context": lambda _: np.zeros(3)}, r"context: expected shape \(5, dim\)"),
+        (_changed(), {"context": lambda t: np.zeros((5, 1))}, "context: expected finite contexts"),
+        (_changed(), {"attributes": {"a": [1.0]}}, "attributes: expected those of all LLMs, 2 "),
+    ],
+)  # fmt: skip
+def test_what_is_refused(batches, settings, message):
+    with pytest.raises(InputError, match=message):
+        choice_data_of(batches, **settings)
+
+
+def test_parts_that_are_refused():
+    batches = _batches(_rows(4))
+    with pytest.raises(InputError, match="size: expected at least 1, got 0"):
+        minibatches(batches, 0)
+    with pytest.raises(InputError, match="codes: expected those of the whole log"):
+        minibatches(batches, 4)
+    codes = codes_of(batches[:1], time="h")
+    late = _batches([{**_rows(1)[0], "timestamp": NOON + timedelta(days=400)}])
+    with pytest.raises(InputError, match="time: expected all rows within the blocks given"):
+        list(minibatches(late, 4, codes=codes._replace(users=("", "u0", "u1", "u2", "u3"))))
