@@ -288,7 +288,7 @@ def _one_of_each(rows: pa.RecordBatch, after: int) -> Int[np.ndarray, " failed"]
     """Of failed turns at the end, all that :class:`_Links` needs to know of them."""
     tail = np.arange(after + 1, rows.num_rows)
     marks = flags(rows.column("regenerated"))[tail], ~flags(rows.column("repeated"))[tail]
-    return np.unique([tail[mark][0] for mark in (*marks, np.ones(len(tail), bool)) if mark.any()])
+    return np.unique(np.concatenate([tail[mark][:1] for mark in marks]))
 
 
 class _Links(NamedTuple):
