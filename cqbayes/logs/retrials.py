@@ -130,7 +130,10 @@ def features(
 def _plain(text: pa.Array) -> pa.Array:
     """Lower case, white space folded."""
     short = pc.utf8_lower(pc.utf8_slice_codeunits(text, 0, MOST_CHARS))
-    return pc.utf8_trim_whitespace(pc.replace_substring_regex(short, r"\s+", " "))
+    # To look for white space that is to be folded takes a tenth of the time of folding it.
+    ragged = pc.match_substring_regex(short, r"\s\s|[^\S ]").fill_null(False)
+    folded = pc.replace_substring_regex(short.filter(ragged), r"\s+", " ")
+    return pc.utf8_trim_whitespace(pc.replace_with_mask(short, ragged, folded))
 
 
 def _similarities(one: list[str], two: list[str]) -> tuple[np.ndarray, np.ndarray]:
