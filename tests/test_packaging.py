@@ -23,7 +23,7 @@ import cqbayes
 ROOT = Path(__file__).parent.parent
 # Folders of the checkout, and where they are installed.
 INSTALLED = {"cqbayes": "cqbayes", "models": "cqbayes/models", "data": "cqbayes/data"}
-SHIPPED = {".py", ".typed", ".jinja", ".parquet", ".md"}
+SHIPPED = {".py", ".typed", ".jinja", ".json", ".parquet", ".md"}
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
