@@ -1,5 +1,8 @@
 """Which LLMs should answer a query."""
 
+from itertools import combinations
+from math import comb
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +13,7 @@ from cqbayes.choice import departure_probability, normaliser
 from cqbayes.errors import InputError
 
 TINY = 1e-30
+MOST_ASSORTMENTS = 10_000  # that are enumerated
 
 
 def checked_offers(
@@ -52,6 +56,37 @@ def check_slate(slate_size: int, num_llms: int | None = None) -> None:
         raise InputError(
             f"slate size: expected 1 to {num_llms} (the number of LLMs), got {slate_size}"
         )
+
+
+def every_assortment(
+    who: str, num_llms: int, slate_size: int, smaller: bool = False
+) -> Bool[np.ndarray, "assortment llm"]:
+    """All assortments of ``slate_size`` LLMs, after all of fewer where ``smaller``.
+
+    Args:
+        who: asks, for the message.
+        num_llms, slate_size: of how many, how many.
+        smaller: whether a slate need not be full, as where answers have values.
+
+    Raises:
+        InputError: for more than ``MOST_ASSORTMENTS`` of them.
+
+    Example:
+        >>> every_assortment("example", 3, 2).astype(int).tolist()
+        [[1, 1, 0], [1, 0, 1], [0, 1, 1]]
+    """
+    counts = range(1, slate_size + 1) if smaller else [slate_size]
+    count = sum(comb(num_llms, size) for size in counts)
+    if count > MOST_ASSORTMENTS:
+        raise InputError(
+            f"{who}: expected at most {MOST_ASSORTMENTS} assortments to enumerate, "
+            f"got {count} ({slate_size} of {num_llms} LLMs); use a smaller slate size"
+        )
+    members = [chosen for size in counts for chosen in combinations(range(num_llms), size)]
+    assortments = np.zeros((count, num_llms), bool)
+    for row, chosen in zip(assortments, members, strict=True):
+        row[list(chosen)] = True
+    return assortments
 
 
 def value(

@@ -41,6 +41,11 @@ class Belief(NamedTuple):
     refit: Callable[[PRNGKeyArray, Believed, ChoiceData], Believed] | None = None
 
 
+def fixed(posterior: Posterior) -> Belief:
+    """A posterior that stays as it is: what is deployed between two fits of a log."""
+    return Belief(init=Partial(_start, posterior), update=_keep)
+
+
 def online(
     model: PreferenceModel,
     sizes: Sizes,

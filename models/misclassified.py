@@ -18,7 +18,7 @@ With one LLM shown, ``(c, d, u)`` and ``(1 - d, 1 - c, -u)`` give the same proba
 cannot tell a good classifier from a perverse one, and with independent priors of ``c`` and ``d``,
 however informative, chains got stuck at either. Here ``c + d = 1 + r d > 1``: retries are seen as
 such more often than acceptances are. Data alone still say little of ``r`` and ``d``: priors from
-labelled conversations are better than the defaults.
+labelled conversations, which :func:`priors_from_labels` makes, are better than the defaults.
 
 Source: Hausman, Abrevaya and Scott-Morton (1998), Misclassification of the dependent variable in a
 discrete-response setting, for one LLM, with ``c + d > 1``; more of them, and the priors, are ours.
@@ -32,6 +32,7 @@ from jaxtyping import Array, Float
 from numpyro.distributions import Beta
 
 from cqbayes.choice import Situation
+from cqbayes.errors import InputError
 from cqbayes.outcomes import LogShares, Outcomes, log_shares, log_sum, log_total
 from cqbayes.preference import PreferenceModel, Sizes, preference_model
 
@@ -84,6 +85,51 @@ def misclassified(
         ).joined()
 
     return base._replace(prior=prior, utility=utility, outcome=outcome, linear=None)
+
+
+def priors_from_labels(
+    found: int, retries: int, kept: int, acceptances: int
+) -> dict[str, tuple[float, float]]:
+    """Settings of :func:`misclassified` from conversations whose outcome is known.
+
+    With uniform priors of sensitivity and specificity, ``c ~ Beta(found + 1, retries - found + 1)``
+    and ``d ~ Beta(kept + 1, acceptances - kept + 1)``; ``r = 1 - (1 - c) / d`` gets the Beta with
+    its mean and variance, which have a closed form.
+
+    Args:
+        found: labelled retries that the detector calls so.
+        retries: labelled retries.
+        kept: labelled acceptances that it calls so.
+        acceptances: labelled acceptances.
+
+    Raises:
+        InputError: for counts that cannot be, too few labels, or a detector that is no better than
+            guessing.
+
+    Example:
+        >>> settings = priors_from_labels(found=90, retries=100, kept=190, acceptances=200)
+        >>> settings["specificity"]
+        (191.0, 11.0)
+        >>> recognised = settings["recognised"]
+        >>> round(recognised[0] / sum(recognised), 2)
+        0.89
+    """
+    if not (0 <= found <= retries and 0 <= kept <= acceptances and acceptances > 1):
+        raise InputError(
+            "misclassified: expected counts of labels, the first of each pair no larger than the "
+            f"second, got {found} of {retries} and {kept} of {acceptances}"
+        )
+    a, b = retries - found + 1.0, found + 1.0
+    k, n = kept + 1.0, acceptances + 2.0
+    mean = a / (a + b) * (n - 1) / max(k - 1, 1)
+    square = a * (a + 1) / ((a + b) * (a + b + 1)) * (n - 1) * (n - 2) / max((k - 1) * (k - 2), 1)
+    strength = mean * (1 - mean) / (square - mean**2) - 1 if square > mean**2 else 0
+    if k <= 2 or not (mean < 1 and strength > 0):
+        raise InputError(
+            "misclassified: expected labels enough to tell that retries are called so more often "
+            f"than acceptances, got {found} of {retries} and {acceptances - kept} of {acceptances}"
+        )
+    return {"recognised": ((1 - mean) * strength, mean * strength), "specificity": (k, n - k)}
 
 
 MODEL = misclassified()

@@ -1,0 +1,507 @@
+"""Predictions of a posterior for new queries, and what-ifs.
+
+For every draw of the parameters, with ``u_j`` the utilities of a query ``x``::
+
+    P(taken | x, {j}) = 1 / (1 + exp(-u_j))                               one LLM alone
+    P(j | x, S)       = exp(u_j) / (1 + sum_{m in S} exp(u_m))            shares of an assortment
+
+Means and intervals are over draws. What is predicted is what **users do**. A log may show something
+else: where retrials were inferred (``misclassified``) or users leave in silence (``abandonment``),
+``seen=True`` predicts the labels that such a log would have. The two differ by the channel of the
+model's outcome, see :mod:`cqbayes.outcomes`.
+
+Work is done a few queries at a time, so that memory does not grow with their number.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from numpyro import handlers
+
+from cqbayes.choice import MNL, OPTIONAL, Situation, choice_data
+from cqbayes.diagnostics.datatree import coordinates
+from cqbayes.errors import InputError
+from cqbayes.posterior import Draws, Posterior
+from cqbayes.preference import PreferenceModel, layout, utilities
+
+AT_ONCE = 4_000_000  # probabilities in memory together
+MOST_DRAWS = 4_000  # of a posterior that is draws, evenly
+USERS_DO = "what users do: the multinomial logit of the utilities"
+LOG_SHOWS = "what a log shows: the model's outcome"
+
+
+def queries(
+    posterior: Posterior,
+    context: Any,
+    *,
+    attributes: Any = None,
+    user: Any = None,
+    attempt: Any = None,
+    time: Any = None,
+) -> Situation:
+    """New queries, checked against the posterior that is to predict them.
+
+    Args:
+        posterior: what will predict.
+        context: embeddings ``[query, dim]``.
+        attributes: of the LLMs, ``[llm, attribute]`` or ``[query, llm, attribute]``.
+        user, attempt, time: ``[query]``, as in :func:`cqbayes.choice_data`. A user or block of time
+            that the posterior does not know is one as yet unknown to it, see the model.
+
+    Raises:
+        InputError: for arrays that :func:`cqbayes.choice_data` refuses, another number of
+            dimensions or attributes than the posterior's, or a missing column.
+
+    Example:
+        >>> import cqbayes, jax
+        >>> data = cqbayes.choice_data([[1.0], [-1.0]], [[True], [True]], [1, 0])
+        >>> posterior, _ = cqbayes.infer(
+        ...     jax.random.key(0), cqbayes.load_model("disjoint_mnl"), data, engine="laplace")
+        >>> queries(posterior, [[0.5]]).context.shape
+        (1, 1)
+    """
+    num_llms = posterior.sizes.num_llms
+    count = len(context) if hasattr(context, "__len__") else 1
+    everyone = np.ones((count, num_llms), bool)
+    given = {"attributes": attributes, "user": user, "attempt": attempt, "time": time}
+    rows = choice_data(context, everyone, np.zeros(count, int), **given)
+    expected = {"dim": rows.dim}
+    if rows.attributes is not None and "attributes" in posterior.model.needs:
+        expected["num_attributes"] = rows.attributes.shape[-1]
+    for name, found in expected.items():
+        if found != getattr(posterior.sizes, name):
+            raise InputError(
+                f"queries: expected {name} of {getattr(posterior.sizes, name)} as in the "
+                f"posterior, got {found}"
+            )
+    _check_columns(posterior.model, rows.situation)
+    return rows.only(posterior.model.needs).situation
+
+
+def acceptance(
+    key: PRNGKeyArray,
+    posterior: Posterior,
+    at: Situation,
+    *,
+    num_draws: int = 1_000,
+    probability: float = 0.9,
+    kind: str = "eti",
+    llms: list[str] | None = None,
+) -> xr.Dataset:
+    """``P(taken | x, {j})`` of every LLM, were it the only one to answer.
+
+    Of users, whatever the labels of the log were.
+
+    Args:
+        key: for draws, where the posterior is not draws itself.
+        posterior: any.
+        at: of :func:`queries`.
+        num_draws: how many.
+        probability: that the intervals hold.
+        kind: of interval: ``eti``, with equal tails, or ``hdi``, the shortest.
+        llms: names of the LLMs.
+
+    Returns:
+        ``mean`` and ``interval``, with dimensions ``query``, ``llm`` and ``ci_bound`` (lower,
+        upper); ``overall_mean`` and ``overall_interval`` are of the mean over the queries.
+
+    Raises:
+        InputError: for another kind, a probability outside (0, 1), or names that do not fit.
+
+    Example:
+        >>> import cqbayes, jax
+        >>> data = cqbayes.choice_data([[1.0], [-1.0]], [[True], [True]], [1, 0])
+        >>> posterior, _ = cqbayes.infer(
+        ...     jax.random.key(0), cqbayes.load_model("disjoint_mnl"), data, engine="laplace")
+        >>> found = acceptance(jax.random.key(1), posterior, queries(posterior, [[0.5], [-0.5]]))
+        >>> bool(found["mean"].sel(query=0, llm="llm0") > found["mean"].sel(query=1, llm="llm0"))
+        True
+    """
+    params, names = _begin(key, posterior, num_draws, llms)
+    shape = (len(names),)
+
+    def alone(chunk: tuple[Situation]) -> Array:
+        return _alone(posterior.model, params, *chunk)
+
+    pieces = _in_chunks(alone, (at,), params, len(names))
+    found = _summaries(pieces, at.context.shape[0], shape, probability, kind)
+    return _dataset(found, ("llm",), {"llm": names}, USERS_DO)
+
+
+def shares(
+    key: PRNGKeyArray,
+    posterior: Posterior,
+    at: Situation,
+    offered: Any,
+    *,
+    seen: bool = False,
+    num_draws: int = 1_000,
+    probability: float = 0.9,
+    kind: str = "eti",
+    llms: list[str] | None = None,
+) -> xr.Dataset:
+    """``P(y | x, S)`` of every outcome: a retry, and each LLM's answer.
+
+    Args:
+        key, posterior, at, num_draws, probability, kind, llms: as for :func:`acceptance`.
+        offered: the assortment ``[llm]``, or one for each query ``[query, llm]``.
+        seen: whether to predict what the log shows, silence included, and not what users do.
+
+    Returns:
+        As :func:`acceptance`, with the dimension ``outcome`` (``retry``, the LLMs, and ``silence``
+        where the log has that) in place of ``llm``.
+
+    Raises:
+        InputError: likewise, and for assortments that do not fit.
+    """
+    params, names = _begin(key, posterior, num_draws, llms)
+    sets = _assortments(offered, at, posterior.sizes.num_llms)
+    outcomes = _outcome_names(posterior.model, names, seen)
+
+    def chosen(chunk: tuple[Situation, Array]) -> Array:
+        return _chosen(posterior.model, params, *chunk, seen)
+
+    pieces = _in_chunks(chosen, (at, sets), params, len(outcomes))
+    found = _summaries(pieces, at.context.shape[0], (len(outcomes),), probability, kind)
+    return _dataset(found, ("outcome",), {"outcome": outcomes}, LOG_SHOWS if seen else USERS_DO)
+
+
+def what_if(
+    key: PRNGKeyArray,
+    posterior: Posterior,
+    at: Situation,
+    offered: Any,
+    *,
+    without: str | int | None = None,
+    adding: str | int | None = None,
+    attributes: Any = None,
+    seen: bool = False,
+    num_draws: int = 1_000,
+    probability: float = 0.9,
+    kind: str = "eti",
+    llms: list[str] | None = None,
+) -> xr.Dataset:
+    """Shares before a change, after it, and their difference, draw by draw.
+
+    The same draws answer both, so that the interval of the difference is narrower than the two
+    intervals would suggest. A new LLM takes a posterior that knows it, of :func:`with_newcomer`.
+
+    Args:
+        key, posterior, at, offered, seen, num_draws, probability, kind, llms: as for
+            :func:`shares`.
+        without: an LLM, by name or number, that answers no more.
+        adding: one that answers from now on.
+        attributes: those of the LLMs after the change, ``[llm, attribute]`` or
+            ``[query, llm, attribute]``, such as another price.
+
+    Returns:
+        As :func:`shares`, with a first dimension ``scenario``: ``before``, ``after`` and
+        ``change``, which is after less before.
+
+    Raises:
+        InputError: likewise; for a change of nothing, of an LLM that there is not, or of attributes
+            that the model does not use; for a query that nobody would answer.
+
+    Example:
+        >>> import cqbayes, jax
+        >>> data = cqbayes.choice_data([[1.0], [-1.0]], [[True, True]] * 2, [1, 0])
+        >>> posterior, _ = cqbayes.infer(
+        ...     jax.random.key(0), cqbayes.load_model("disjoint_mnl"), data, engine="laplace")
+        >>> at = queries(posterior, [[0.5]])
+        >>> found = what_if(jax.random.key(1), posterior, at, [True, True], without="llm0")
+        >>> float(found["mean"].sel(scenario="after", query=0, outcome="llm0"))
+        0.0
+    """
+    model = posterior.model
+    if without is None and adding is None and attributes is None:
+        raise InputError("what_if: expected a change: without, adding or attributes")
+    params, names = _begin(key, posterior, num_draws, llms)
+    outcomes = _outcome_names(model, names, seen)
+    sets = _assortments(offered, at, posterior.sizes.num_llms)
+    after_sets, after = sets, at
+    for llm, there in ((without, False), (adding, True)):
+        if llm is not None:
+            after_sets = after_sets.at[:, _number(llm, names)].set(there)
+    empty = ~np.asarray(after_sets).any(axis=1)
+    if empty.any():
+        raise InputError(
+            f"what_if: expected somebody to answer after the change, got nobody for query "
+            f"{int(np.argmax(empty))}"
+        )
+    if attributes is not None:
+        if "attributes" not in model.needs:
+            raise InputError(
+                f"{model.name or 'model'}: expected a model with attributes of LLMs, such as "
+                "shared_mnl, to change them in; this one has none"
+            )
+        after = queries(posterior, at.context, **(_optional(at) | {"attributes": attributes}))
+
+    def compared(chunk: tuple[Situation, Array, Situation, Array]) -> Array:
+        before = _chosen(model, params, *chunk[:2], seen)
+        later = _chosen(model, params, *chunk[2:], seen)
+        return jnp.stack([before, later, later - before], axis=2)
+
+    pieces = _in_chunks(compared, (at, sets, after, after_sets), params, 3 * len(outcomes))
+    found = _summaries(pieces, at.context.shape[0], (3, len(outcomes)), probability, kind)
+    coords = {"scenario": ["before", "after", "change"], "outcome": outcomes}
+    return _dataset(found, ("scenario", "outcome"), coords, LOG_SHOWS if seen else USERS_DO)
+
+
+def with_newcomer(key: PRNGKeyArray, posterior: Posterior, num_draws: int = 1_000) -> Draws:
+    """The posterior with one more LLM, the last, that no data are known of.
+
+    In every draw the newcomer's own parameters come from the prior given that draw's population::
+
+        p(phi_new | data) = integral p(phi_new | psi) p(psi | data) d psi
+
+    with ``psi`` what the LLMs share. This is done in the model's own program: what has the same
+    shape with one more LLM is kept, and of what grows the new entry is drawn. Where only some of a
+    newcomer's parameters depend on what is shared (the slopes of ``low_rank_mnl`` and
+    ``sparse_mnl``, the later blocks of ``drift_mnl``), the others are as the prior has them. A
+    model in which LLMs have nothing of their own, such as ``shared_mnl``, knows the newcomer by its
+    attributes.
+
+    Args:
+        key: for the newcomer, and for draws where the posterior is not draws itself.
+        posterior: any, of a model with a population of LLMs.
+        num_draws: how many.
+
+    Raises:
+        InputError: for a model in which LLMs have nothing in common that a newcomer could inherit.
+
+    Example:
+        >>> import cqbayes, jax
+        >>> data = cqbayes.choice_data([[1.0], [-1.0]], [[True, True]] * 2, [1, 0])
+        >>> posterior, _ = cqbayes.infer(
+        ...     jax.random.key(0), cqbayes.load_model("hierarchical_mnl"), data,
+        ...     num_warmup=10, num_draws=10, num_chains=1)
+        >>> with_newcomer(jax.random.key(1), posterior).sizes.num_llms
+        3
+    """
+    draw_key, extend_key = jax.random.split(key)
+    if not _has_population(posterior):
+        raise InputError(
+            f"{posterior.model.name or 'model'}: expected a model with a population of LLMs that a "
+            "new one can be drawn from, such as hierarchical_mnl; in this one LLMs share nothing"
+        )
+    vectors = posterior.draws(draw_key, num_draws)
+    keys = jax.random.split(extend_key, vectors.shape[:2])
+    return Draws(
+        vectors=_extend(posterior.model, posterior.sizes, keys, vectors),
+        model=posterior.model,
+        sizes=posterior.sizes._replace(num_llms=posterior.sizes.num_llms + 1),
+        effective=getattr(posterior, "effective", None),
+    )
+
+
+@eqx.filter_jit
+def _extend(model: PreferenceModel, sizes: Any, keys: Array, vectors: Array) -> Array:
+    return jax.vmap(jax.vmap(lambda key, vector: _extended(model, sizes, key, vector)))(
+        keys, vectors
+    )
+
+
+def _extended(model: PreferenceModel, sizes: Any, key: PRNGKeyArray, vector: Array) -> Array:
+    """One vector with one more LLM."""
+    larger = sizes._replace(num_llms=sizes.num_llms + 1)
+    known = layout(model, sizes).constrain(vector)
+
+    def grown(site: dict[str, Any]) -> Array | None:
+        if site["type"] != "sample" or site["name"] not in known:
+            return None
+        old, shape = known[site["name"]], site["fn"].shape()
+        if old.shape == shape:
+            return old
+        axis = _axis_that_differs(old.shape, shape)
+        # Within an event entries may depend on each other: one more would change the others.
+        if axis is None or axis >= len(site["fn"].batch_shape):
+            raise InputError(
+                f"{model.name or 'model'}: expected site {site['name']} to have LLMs in a plate, "
+                "independent given the rest; without one nobody can be added"
+            )
+        # Drawn before it is needed further on, as the program has it: for all, of whom one is kept.
+        new = site["fn"].sample(site["kwargs"]["rng_key"])
+        return jnp.concatenate([old, jax.lax.slice_in_dim(new, -1, None, axis=axis)], axis=axis)
+
+    program = handlers.substitute(handlers.seed(model.prior, key), substitute_fn=grown)
+    trace = handlers.trace(program).get_trace(larger)
+    sites = {name: site["value"] for name, site in trace.items()}
+    return layout(model, larger).unconstrain(sites)
+
+
+def _axis_that_differs(one: tuple[int, ...], other: tuple[int, ...]) -> int | None:
+    if len(one) != len(other):
+        return None
+    differs = [axis for axis, (a, b) in enumerate(zip(one, other, strict=True)) if a != b]
+    return differs[0] if len(differs) == 1 else None
+
+
+def _has_population(posterior: Posterior) -> bool:
+    """Whether a newcomer's parameters change with what is known of others; its key being the same.
+
+    Also where there are none: LLMs then differ by attributes alone.
+    """
+    model, sizes = posterior.model, posterior.sizes
+    size = layout(model, sizes).size
+    old = jax.eval_shape(layout(model, sizes).params, jax.ShapeDtypeStruct((size,), float))
+    params = _newcomers(model, sizes, jax.random.normal(jax.random.key(0), (2, size)))
+    own = []
+    for small, large in zip(jax.tree.leaves(old), jax.tree.leaves(params), strict=True):
+        axis = _axis_that_differs(jnp.shape(small), jnp.shape(large)[1:])
+        if axis is not None:
+            own.append(np.asarray(jax.lax.slice_in_dim(large, -1, None, axis=1 + axis)))
+    return not own or any(not np.array_equal(new[0], new[1]) for new in own)
+
+
+@eqx.filter_jit
+def _newcomers(model: PreferenceModel, sizes: Any, vectors: Array) -> Any:
+    """Parameters with one more LLM, the same key for all vectors."""
+    form = layout(model, sizes._replace(num_llms=sizes.num_llms + 1))
+    return jax.vmap(lambda v: form.params(_extended(model, sizes, jax.random.key(1), v)))(vectors)
+
+
+# Probabilities
+
+
+@eqx.filter_jit
+def _alone(model: PreferenceModel, params: Any, at: Situation) -> Float[Array, "draw query llm"]:
+    return jax.vmap(lambda p: jax.nn.sigmoid(utilities(model, p, at)))(params)
+
+
+@eqx.filter_jit
+def _chosen(
+    model: PreferenceModel, params: Any, at: Situation, offered: Array, seen: bool
+) -> Float[Array, "draw query outcome"]:
+    def one(p: Any) -> Array:
+        utility = utilities(model, p, at)
+        law = model.outcome(p, utility, offered) if seen else MNL(utility, offered)
+        return jnp.exp(law.log_probs)  # pyright: ignore[reportAttributeAccessIssue]
+
+    return jax.vmap(one)(params)
+
+
+@eqx.filter_jit
+def _params(posterior: Posterior, vectors: Array) -> Any:
+    return jax.vmap(layout(posterior.model, posterior.sizes).params)(vectors)
+
+
+def _begin(
+    key: PRNGKeyArray, posterior: Posterior, num_draws: int, llms: list[str] | None
+) -> tuple[Any, list[str]]:
+    """Parameters ``[draw, ...]``, and names of the LLMs."""
+    if not isinstance(posterior, Posterior):
+        raise InputError(f"predict: expected a posterior, got {type(posterior).__name__}")
+    if num_draws < 1:
+        raise InputError(f"num_draws: expected at least 1, got {num_draws}")
+    names = coordinates(posterior, llms)["llm"]
+    vectors = posterior.draws(key, num_draws)
+    flat = vectors.reshape(-1, vectors.shape[-1])
+    return _params(posterior, flat[:: -(-len(flat) // MOST_DRAWS)]), names
+
+
+def _outcome_names(model: PreferenceModel, llms: list[str], seen: bool) -> list[str]:
+    return ["retry", *llms, *(["silence"] if seen and model.silence else [])]
+
+
+def _number(llm: str | int, names: list[str]) -> int:
+    if isinstance(llm, str) and llm in names:
+        return names.index(llm)
+    if isinstance(llm, int | np.integer) and 0 <= llm < len(names):
+        return int(llm)
+    known = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+    raise InputError(f"LLM: expected one of {known} or a number below {len(names)}, got {llm!r}")
+
+
+def _assortments(offered: Any, at: Situation, num_llms: int) -> Bool[Array, "query llm"]:
+    sets = np.asarray(offered)
+    shape = (at.context.shape[0], num_llms)
+    if sets.shape not in (shape, shape[1:]) or not np.isin(sets, (0, 1)).all():
+        raise InputError(
+            f"offered: expected booleans of shape {shape[1:]} or {shape}, got {sets.dtype} of "
+            f"shape {sets.shape}"
+        )
+    return jnp.broadcast_to(jnp.asarray(sets.astype(bool)), shape)
+
+
+def _optional(at: Situation) -> dict[str, Any]:
+    return {name: getattr(at, name) for name in OPTIONAL}
+
+
+def _check_columns(model: PreferenceModel, at: Situation) -> None:
+    for name in model.needs:
+        if getattr(at, name) is None:
+            raise InputError(
+                f"{model.name or 'model'}: expected queries with {name}, got none; see "
+                "cqbayes.predict.queries"
+            )
+
+
+# Summaries
+
+
+class _Summaries(NamedTuple):
+    mean: np.ndarray
+    interval: np.ndarray
+    overall_mean: np.ndarray
+    overall_interval: np.ndarray
+    attrs: dict[str, Any]
+
+
+def _in_chunks(function: Any, rows: Any, params: Any, per_query: int) -> Iterator[np.ndarray]:
+    """``function`` of a few queries at a time: ``[draw, query, ...]`` each."""
+    num_draws = jnp.shape(jax.tree.leaves(params)[0])[0]
+    count = jax.tree.leaves(rows)[0].shape[0]
+    size = max(1, min(count, AT_ONCE // (num_draws * per_query)))
+    for begin in range(0, count, size):
+        # The last chunk is filled up with its last query, so that all are one compilation.
+        index = np.minimum(np.arange(begin, begin + size), count - 1)
+        found = np.asarray(function(jax.tree.map(lambda column, i=index: column[i], rows)))
+        yield found[:, : count - begin]
+
+
+def _summaries(
+    pieces: Iterator[np.ndarray], count: int, shape: tuple[int, ...], probability: float, kind: str
+) -> _Summaries:
+    from arviz_stats.base import array_stats
+
+    intervals = {"eti": array_stats.eti, "hdi": array_stats.hdi}
+    if kind not in intervals:
+        raise InputError(f"kind: expected eti or hdi, got {kind!r}")
+    if not 0 < probability < 1:
+        raise InputError(f"probability: expected a number between 0 and 1, got {probability!r}")
+    interval = intervals[kind]
+    mean, bounds = np.empty((count, *shape)), np.empty((count, *shape, 2))
+    total, done, num_draws = np.zeros(()), 0, 0
+    for piece in pieces:
+        here = slice(done, done + piece.shape[1])
+        values = piece.astype(np.float64)
+        mean[here] = values.mean(axis=0)
+        bounds[here] = interval(values, probability, axis=0)
+        total, done, num_draws = total + values.sum(axis=1), here.stop, len(values)
+    average = total / count
+    attrs = {"probability": probability, "interval": kind, "draws": num_draws}
+    return _Summaries(
+        mean, bounds, average.mean(axis=0), interval(average, probability, axis=0), attrs
+    )
+
+
+def _dataset(
+    found: _Summaries, dims: tuple[str, ...], coords: dict[str, list[str]], of: str
+) -> xr.Dataset:
+    bound = ("ci_bound",)
+    return xr.Dataset(
+        {
+            "mean": (("query", *dims), found.mean),
+            "interval": (("query", *dims, *bound), found.interval),
+            "overall_mean": (dims, found.overall_mean),
+            "overall_interval": ((*dims, *bound), found.overall_interval),
+        },
+        coords={"query": np.arange(len(found.mean)), **coords, "ci_bound": ["lower", "upper"]},
+        attrs={**found.attrs, "predicts": of},
+    )
