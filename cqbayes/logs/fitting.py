@@ -1,0 +1,345 @@
+"""From a log to a fitted preference model in one call: :func:`fit`.
+
+::
+
+    log -> turns -> services -> choice data -> posterior
+
+A log that already is a long table of services, or choice data, enters further on. Text becomes
+contexts by a sentence encoder and principal components of the log's own queries. Where outcomes were
+inferred, the model becomes ``misclassified`` on top of itself, with the detector's estimated error
+rates as priors, so that the posterior knows that labels err.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+import xarray as xr
+from jaxtyping import Float
+
+from cqbayes.answers import parquet
+from cqbayes.catalogue import importer_names, load_importer, load_model, model_factory
+from cqbayes.choice import ChoiceData
+from cqbayes.embeddings.pca import pca
+from cqbayes.embeddings.projection import Projection
+from cqbayes.errors import InputError
+from cqbayes.inference import InferenceInfo, infer
+from cqbayes.logs import chains, records, table
+from cqbayes.logs.choices import Coded, choice_data_of, read_choices
+from cqbayes.logs.retrials import Detector, load_detector
+from cqbayes.logs.schema import TURNS
+from cqbayes.posterior import Posterior
+from cqbayes.predict import acceptance, queries
+from cqbayes.preference import PreferenceModel
+
+pc: Any = pyarrow.compute  # whose functions are made when it is imported
+
+FORMATS = ("auto", "services", "choices")  # besides those of importers
+MOST_ROWS = 5_000_000  # of a log that is fitted in memory
+CONSTANT = "constant"
+
+
+class Log(NamedTuple):
+    """A log as choice data, and all that is known of how it became that.
+
+    Attributes:
+        data: the choices.
+        llms: names of the LLMs.
+        users: names of the users, or None where there are none.
+        projection: from embeddings to contexts; None where the log brought its own contexts.
+        encoder: the sentence encoder; None where no text was embedded.
+        detector: of retrials; None where no outcome was inferred.
+        inferred: share of the services whose outcome was.
+        read: what became of the records or rows of the file; None for choice data.
+        made: what became of the turns; None where there were none.
+        notes: what to know of the log as a whole.
+    """
+
+    data: ChoiceData
+    llms: tuple[str, ...]
+    users: tuple[str, ...] | None = None
+    projection: Projection | None = None
+    encoder: Any = None
+    detector: Detector | None = None
+    inferred: float = 0.0
+    read: Any = None
+    made: chains.Report | None = None
+    notes: tuple[str, ...] = ()
+
+    def contexts(self, text: Sequence[str]) -> Float[np.ndarray, "query dim"]:
+        """Of new queries in words, as those of the log were made.
+
+        Raises:
+            InputError: for a log that brought its own contexts.
+        """
+        if self.projection is None:
+            raise InputError("contexts: expected a log with text; this one brought its own")
+        from cqbayes.embeddings.encoder import embed
+
+        return self.projection(embed(list(text), self.encoder), self.projection.encoder)
+
+
+class Fitted(NamedTuple):
+    """A preference model fitted to a log: the log, the posterior, and what its engine says of it."""
+
+    log: Log
+    posterior: Posterior
+    info: InferenceInfo
+
+    def acceptance(self, context: Any = None, *, seed: int = 0, **options: Any) -> xr.Dataset:
+        """How probably users take each LLM's answer, were it the only one.
+
+        Args:
+            context: of new queries ``[query, dim]``; those of the log where absent.
+            seed: decides the draws.
+            options: others of :func:`cqbayes.predict.queries` (columns that the model needs) and
+                :func:`cqbayes.predict.acceptance`.
+        """
+        columns = ("attributes", "user", "attempt", "time")
+        given = {name: options.pop(name) for name in columns if name in options}
+        if context is None:
+            at = self.log.data.only(self.posterior.model.needs).situation
+        else:
+            at = queries(self.posterior, context, **given)
+        options.setdefault("llms", list(self.log.llms))
+        return acceptance(jax.random.key(seed), self.posterior, at, **options)
+
+
+def fit(
+    log: str | Path | Sequence[str | Path],
+    *,
+    model: str | PreferenceModel = "disjoint_mnl",
+    engine: str = "auto",
+    seed: int = 0,
+    trust_labels: bool = False,
+    settings: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Fitted:
+    """Fits a preference model to a log.
+
+    Args:
+        log: as in :func:`read_log`.
+        model: a file of ``models/``, or a model.
+        engine: as in :func:`cqbayes.infer`.
+        seed: decides all randomness.
+        trust_labels: whether inferred outcomes are taken for what users did. Otherwise, where there
+            are any, the model is put into :mod:`cqbayes.models.misclassified`.
+        settings: the engine's own.
+        options: others of :func:`read_log`.
+
+    Returns:
+        What was fitted: look at ``fitted.info.ok`` and ``fitted.log.notes``.
+
+    Raises:
+        InputError: as :func:`read_log` and :func:`cqbayes.infer` do.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> rows = ['{"query_id": "%d", "attempt": 1, "offered": ["a", "b"], "chosen": %s}' % pair
+        ...         for pair in enumerate(['"a"', '"b"', "null", '"a"'])]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder) / "log.jsonl"
+        ...     _ = path.write_text("\\n".join(rows))
+        ...     fitted = fit(path, engine="laplace", encoder="constant")
+        >>> fitted.log.llms, fitted.log.data.choice.tolist()
+        (('a', 'b'), [1, 2, 0, 1])
+    """
+    chosen = load_model(model) if isinstance(model, str) else model
+    found = read_log(log, **options)
+    if not trust_labels:
+        chosen = aware(chosen, found)
+    key = jax.random.key(seed)
+    return Fitted(found, *infer(key, chosen, found.data, engine=engine, **(settings or {})))
+
+
+def aware(model: PreferenceModel, log: Log) -> PreferenceModel:
+    """The model put into ``misclassified`` where outcomes of the log were inferred.
+
+    Its priors are the detector's error rates, where those are known, and its own defaults where
+    they are not.
+    """
+    if not log.inferred or model.name == "misclassified":
+        return model
+    errors = None if log.detector is None else log.detector.errors
+    priors = {} if errors is None else {
+        "recognised": errors.recognised, "specificity": errors.specificity
+    }
+    return model_factory("misclassified")(base=model, **priors)
+
+
+def read_log(
+    log: str | Path | Sequence[str | Path],
+    *,
+    format: str = "auto",
+    dim: int = 16,
+    encoder: Any = None,
+    projection: Projection | None = None,
+    last: chains.Last = "taken",
+    threshold: float = 0.5,
+    detector: Detector | None = None,
+    time: str | None = None,
+    attributes: Mapping[str, Sequence[float]] | None = None,
+    rename: Mapping[str, str] | None = None,
+    quarantine: str | Path | None = None,
+    strict: bool = False,
+    progress: bool = False,
+) -> Log:
+    """Reads a log of any known format as choice data.
+
+    Args:
+        log: a file, a folder of files, or several files.
+        format: ``services``, the long table (:mod:`cqbayes.logs.schema`); ``choices``, as
+            :func:`cqbayes.logs.write_choices` writes them; an importer, such as ``litellm``
+            (:func:`cqbayes.catalogue.importer_names`); or ``auto``, which tells the first two apart.
+        dim: of contexts that are made of text: principal components, or fewer where the log has
+            fewer queries. Embeddings and contexts that the log brings keep theirs.
+        encoder: makes embeddings of text: an :class:`cqbayes.embeddings.encoder.Encoder`, the name
+            of one, or the default one where absent; ``"constant"`` leaves text alone, and all
+            contexts are the same.
+        projection: made before, in place of principal components.
+        last, threshold, detector: as in :func:`cqbayes.logs.chains.services`.
+        time: length of blocks of time, ``"h"``, ``"D"`` or ``"W"``, for models that drift.
+        attributes: numbers for each LLM, for models that use them.
+        rename: names of columns of a long table, ``{theirs: ours}``.
+        quarantine: where what is set aside is written, as JSON Lines. It holds what users wrote.
+        strict: whether the first record or row that would be set aside is refused.
+        progress: whether to show a bar while text is embedded.
+
+    Raises:
+        InputError: for what cannot be read, for an unknown format, for text without an encoder, and
+            for a log that has no service, or more than fit into memory.
+    """
+    known = (*FORMATS, *importer_names())
+    if format not in known:
+        raise InputError(f"format: expected one of {', '.join(known)}, got {format!r}")
+    if format == "choices" or (format == "auto" and _is_choices(log)):
+        if not isinstance(log, str | Path):
+            raise InputError("choices: expected one file of choice data, got several")
+        data, names = read_choices(log)
+        llms = tuple(names or (f"llm{j}" for j in range(data.num_llms)))
+        return Log(data, llms, notes=notes(data))
+    made = None
+    if format in ("auto", "services"):
+        stream: Any = table.services(log, rename=rename, quarantine=quarantine, strict=strict)
+        batches = _gathered(stream)
+        read = stream.report
+    else:
+        source = records.turns(load_importer(format), log, quarantine=quarantine, strict=strict)
+        turns = chains.in_order(pa.Table.from_batches(_gathered(source), TURNS))
+        read = source.report
+        detector = load_detector() if detector is None else detector
+        stream = chains.services(turns, detector, threshold=threshold, last=last)
+        batches, made = list(stream), stream.report
+    coded, projection, encoder = _with_contexts(
+        batches, dim, encoder, projection, progress, time=time, attributes=attributes
+    )
+    rows = coded.data.num_obs
+    inferred = pa.Table.from_batches(batches)["retry_probability"]
+    return Log(
+        coded.data,
+        coded.llms,
+        coded.users,
+        projection,
+        encoder,
+        detector,
+        inferred=(rows - inferred.null_count) / rows,
+        read=read,
+        made=made,
+        notes=notes(coded.data),
+    )
+
+
+def notes(data: ChoiceData) -> tuple[str, ...]:
+    """What a log cannot tell, in words.
+
+    Example:
+        >>> import cqbayes
+        >>> notes(cqbayes.choice_data([[1.0]], [[True]], [1]))[0]
+        'no service was retried: how users differ from ones who take anything cannot be learnt'
+    """
+    choice, offered = np.asarray(data.choice), np.asarray(data.offered)
+    found = []
+    if not (choice == 0).any():
+        found.append(
+            "no service was retried: how users differ from ones who take anything cannot be learnt"
+        )
+    if not (choice > 0).any():
+        found.append("no answer was taken: how LLMs differ can hardly be learnt")
+    if offered.any(axis=0).sum() == 1:
+        found.append("one LLM only: what is learnt does not help to choose among several")
+    if data.num_obs < 10 * data.num_llms:
+        found.append(f"{data.num_obs:,} services of {data.num_llms} LLMs: the prior decides much")
+    return tuple(found)
+
+
+def _is_choices(log: str | Path | Sequence[str | Path]) -> bool:
+    if not isinstance(log, str | Path) or Path(log).suffix != ".parquet" or Path(log).is_dir():
+        return False
+    with parquet(str(log), log) as file:
+        return {"context", "choice"} <= set(file.schema_arrow.names)
+
+
+def _gathered(stream: Any) -> list[pa.RecordBatch]:
+    """All batches, which have to fit into memory."""
+    found, rows = [], 0
+    for batch in stream:
+        rows += batch.num_rows
+        if rows > MOST_ROWS:
+            raise InputError(
+                f"log: expected at most {MOST_ROWS:,} rows to be fitted in memory, got more; "
+                "cqbayes.logs.minibatches reads a larger one part by part"
+            )
+        found.append(batch)
+    return found
+
+
+def _with_contexts(
+    batches: list[pa.RecordBatch],
+    dim: int,
+    encoder: Any,
+    projection: Projection | None,
+    progress: bool,
+    **options: Any,
+) -> tuple[Coded, Projection | None, Any]:
+    """Choice data by the log's own embeddings, its text, or neither."""
+    rows = pa.Table.from_batches(batches) if batches else None
+    own = rows is not None and rows["embedding"].null_count < rows.num_rows
+    if rows is None or own:
+        return choice_data_of(batches, **options), None, None
+    if encoder == CONSTANT:
+        coded = choice_data_of(_with_text(batches), context=_ones, **options)
+        return coded, None, None
+    if rows["text"].null_count == rows.num_rows:
+        raise InputError(
+            "log: expected text or embeddings, got neither; encoder='constant' fits without"
+        )
+    from cqbayes.embeddings.encoder import embed, load_encoder
+
+    if encoder is None or isinstance(encoder, str):
+        encoder = load_encoder(*([] if encoder is None else [encoder]))
+    texts = pc.unique(rows["text"].drop_null()).to_pylist()
+    embedding = embed(texts, encoder, progress=progress)
+    if projection is None:
+        projection = pca(embedding, min(dim, *embedding.shape), encoder=encoder.name)
+    contexts = dict(zip(texts, projection(embedding, encoder.name), strict=True))
+    coded = choice_data_of(
+        batches, context=lambda asked: np.array([contexts[text] for text in asked]), **options
+    )
+    return coded, projection, encoder
+
+
+def _ones(text: list[str]) -> Float[np.ndarray, "query 1"]:
+    return np.ones((len(text), 1))
+
+
+def _with_text(batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
+    """With a text in every row, since contexts are made of texts."""
+    place = batches[0].schema.get_field_index("text")
+    return [
+        batch.set_column(place, batch.schema.field(place), pc.fill_null(batch["text"], ""))
+        for batch in batches
+    ]
