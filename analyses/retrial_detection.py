@@ -17,7 +17,7 @@
 #   - *rough*: a rule on the texts that comes with the data; it finds what the features look for.
 # - **Simulated**, in `--smoke` and where the file is absent: pairs drawn from the regression of the
 #   shipped detector. They say nothing about users.
-# - Features and phrases were chosen by people who had seen these texts; only weights are
+# - Features and phrases were chosen after these texts had been seen; only weights are
 #   cross-validated, so scores elsewhere will be lower. Text is never shown.
 # - **Seeds**: `--seed` decides folds, fits and bootstraps.
 #

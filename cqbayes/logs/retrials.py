@@ -13,6 +13,11 @@ which is the MNL of :mod:`cqbayes.models.disjoint_mnl` with one thing to choose,
 posterior is less sure of itself than any one ``w``. With ``m`` and ``v`` the posterior mean and
 variance of the logit it is, nearly, ``sigmoid(m / sqrt(1 + pi v / 8))``.
 
+The shipped detector was trained on 667 pairs of short requests to a coding assistant, labelled by
+one reading (``analyses/retrial_detection.py`` has its scores). In other logs retrials are more or
+less frequent, and look different: :func:`at_prevalence` mends the first, :func:`fit_detector`, with
+some hundred pairs of that log labelled, both.
+
 Source: MacKay (1992), The evidence framework applied to classification networks, for the mean of a
 logistic function under a Gaussian; Saerens, Latinne and Decaestecker (2002), Adjusting the outputs
 of a classifier to new a priori probabilities, for :func:`at_prevalence`. Needs the extra ``logs``.
@@ -267,7 +272,9 @@ class Logistic(NamedTuple):
 class Errors(NamedTuple):
     """How often a detector errs, as the priors that :mod:`cqbayes.models.misclassified` takes.
 
-    ``misclassified(recognised=errors.recognised, specificity=errors.specificity)``.
+    ``misclassified(recognised=errors.recognised, specificity=errors.specificity)``. They are of
+    turns with a next one, and as right as the labels are: users who leave dissatisfied and without
+    a word are not among them (:mod:`cqbayes.models.abandonment`).
 
     Attributes:
         threshold: probability from which on a turn counts as a retrial.
