@@ -15,6 +15,7 @@ _HOMES = {
     "Setup": "policies",
     "Sizes": "preference",
     "choice_data": "choice",
+    "fit": "logs.fitting",
     "growth_exponent": "regret",
     "infer": "inference",
     "load_engine": "catalogue",
@@ -25,6 +26,7 @@ _HOMES = {
     "performance": "regret",
     "program": "preference",
     "read_choices": "logs",
+    "read_log": "logs.fitting",
     "regrets": "regret",
     "retrial_queue": "environments.queue",
     "save_posterior": "storage",
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from cqbayes.errors import InputError
     from cqbayes.inference import infer
     from cqbayes.logs import read_choices
+    from cqbayes.logs.fitting import fit, read_log
     from cqbayes.policies import Setup
     from cqbayes.preference import Sizes, program, sizes_of
     from cqbayes.regret import growth_exponent, performance, regrets

@@ -41,41 +41,118 @@ def demo(
 
 @app.command()
 def fit(
-    log: Annotated[Path, typer.Argument(help="Choice data in Parquet.")],
+    log: Annotated[Path, typer.Argument(help="A log: a file, or a folder of files.")],
+    format: Annotated[
+        str, typer.Option(help="services, choices, or an importer, such as litellm.")
+    ] = "auto",
     model: Annotated[str, typer.Option(help="A file of models/.")] = "disjoint_mnl",
     engine: Annotated[str, typer.Option(help="auto, laplace, hmc, nuts, svi or online.")] = "auto",
     out: Annotated[Path, typer.Option(help="Posterior: .nc or .zarr.")] = Path("out/fit.nc"),
+    dim: Annotated[int, typer.Option(min=1, help="Dimensions of contexts made of text.")] = 16,
+    encoder: Annotated[
+        str | None,
+        typer.Option(help="A sentence-transformers model; constant leaves text alone."),
+    ] = None,
+    last: Annotated[
+        str, typer.Option(help="Last turns without a sign: taken, silent or drop.")
+    ] = "taken",
+    threshold: Annotated[
+        float, typer.Option(help="Probability of a retrial, from which on.")
+    ] = 0.5,
+    trust_labels: Annotated[
+        bool, typer.Option(help="Take inferred retrials for what users did.")
+    ] = False,
+    time: Annotated[
+        str | None, typer.Option(help="Blocks of time, for models that drift: h, D or W.")
+    ] = None,
+    quarantine: Annotated[
+        Path | None, typer.Option(help="JSON Lines for what is set aside; holds users' text.")
+    ] = None,
+    strict: Annotated[bool, typer.Option(help="Stop at the first row that is not sound.")] = False,
     seed: Seed = 0,
 ) -> None:
     """Fits a preference model to logged retrials."""
-    import jax
-
     from cqbayes.catalogue import load_engine, load_model
     from cqbayes.diagnostics import summary
     from cqbayes.files import writable_file
-    from cqbayes.inference import infer
-    from cqbayes.logs import read_choices
+    from cqbayes.logs import fitting
     from cqbayes.preference import check_data
     from cqbayes.progress import bar
     from cqbayes.storage import save_posterior
 
     chosen = load_model(model)
     load_engine(engine)
-    data, llms = read_choices(log)
-    check_data(chosen, data)
     writable_file(out, inputs=(log,), folder_too=out.suffix == ".zarr")
+    found = fitting.read_log(
+        log,
+        format=format,
+        dim=dim,
+        encoder=encoder,
+        last=last,  # pyright: ignore[reportArgumentType]
+        threshold=threshold,
+        time=time,
+        quarantine=quarantine,
+        strict=strict,
+        progress=True,
+    )
+    for line in fitting.told(found):
+        typer.echo(line)
+    if not trust_labels:
+        chosen = fitting.aware(chosen, found)
+    check_data(chosen, found.data)
+    llms = list(found.llms)
     with bar(f"fit: {engine}", total=1) as advance:
-        posterior, info = infer(jax.random.key(seed), chosen, data, engine=engine)
+        fitted = fitting.fit_to(found, chosen, engine=engine, seed=seed)
         advance(1)
-    save_posterior(out, posterior, info, data=data, llms=llms, seed=seed)
-    table = summary(posterior, llms).round(3)
+    save_posterior(out, fitted.posterior, fitted.info, data=found.data, llms=llms, seed=seed)
+    beside = fitting.save_contexts(out, found)
+    table = summary(fitted.posterior, llms).round(3)
     typer.echo(table.head(MOST_LINES).to_string())
     if len(table) > MOST_LINES:
         typer.echo(f"... and {len(table) - MOST_LINES} more: arviz_stats.summary of {out}")
-    typer.echo(f"\n{info}\nposterior {out}")
-    if not info.ok:
-        typer.echo(f"cqbayes: not to be relied on: {info.verdict.meaning}", err=True)
+    typer.echo("\nprobability that an LLM's answer is taken, over the log's queries")
+    typer.echo(fitting.shown(fitted.acceptance(seed=seed)).head(MOST_LINES).to_string())
+    typer.echo(f"\n{fitted.info}\nposterior {out}")
+    if beside is not None:
+        typer.echo(f"contexts  {beside}")
+    if not fitted.info.ok:
+        typer.echo(f"cqbayes: not to be relied on: {fitted.info.verdict.meaning}", err=True)
         raise typer.Exit(1)
+
+
+@app.command()
+def predict(
+    posterior: Annotated[Path, typer.Argument(help="What cqbayes fit wrote: .nc or .zarr.")],
+    queries: Annotated[
+        Path, typer.Argument(help="Text, one query a line; or Parquet with text or embedding.")
+    ],
+    out: Annotated[Path, typer.Option(help="Table of all queries, CSV.")] = Path("out/predict.csv"),
+    without: Annotated[
+        str | None, typer.Option(help="What if this LLM answered no more? Shares of all others.")
+    ] = None,
+    newcomer: Annotated[
+        bool, typer.Option(help="Add an LLM that no data are known of; needs a hierarchy.")
+    ] = False,
+    probability: Annotated[float, typer.Option(help="That the intervals hold.")] = 0.9,
+    seed: Seed = 0,
+) -> None:
+    """How probably users take each LLM's answer to new queries, and what-ifs."""
+    from cqbayes.files import replacing, writable_file
+    from cqbayes.logs import fitting
+
+    writable_file(out, inputs=(posterior, queries))
+    overall, rows = fitting.predicted(
+        posterior,
+        queries,
+        without=without,
+        newcomer=newcomer,
+        probability=probability,
+        seed=seed,
+    )
+    typer.echo(overall.head(MOST_LINES).to_string())
+    with replacing(out) as temporary:
+        rows.to_csv(temporary, index=False)
+    typer.echo(f"\neach query  {out}")
 
 
 @app.command()

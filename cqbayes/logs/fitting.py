@@ -5,17 +5,19 @@
     log -> turns -> services -> choice data -> posterior
 
 A log that already is a long table of services, or choice data, enters further on. Text becomes
-contexts by a sentence encoder and principal components of the log's own queries. Where outcomes were
-inferred, the model becomes ``misclassified`` on top of itself, with the detector's estimated error
-rates as priors, so that the posterior knows that labels err.
+contexts by a sentence encoder and principal components of the log's own queries. Where outcomes
+were inferred, the model is put into ``misclassified``, with the detector's estimated error rates as
+priors, so that the posterior knows that labels err.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute
 import xarray as xr
@@ -25,7 +27,8 @@ from cqbayes.answers import parquet
 from cqbayes.catalogue import importer_names, load_importer, load_model, model_factory
 from cqbayes.choice import ChoiceData
 from cqbayes.embeddings.pca import pca
-from cqbayes.embeddings.projection import Projection
+from cqbayes.embeddings.projection import Projection, load_projection, save_projection
+from cqbayes.environments.scores import unit_rows
 from cqbayes.errors import InputError
 from cqbayes.inference import InferenceInfo, infer
 from cqbayes.logs import chains, records, table
@@ -33,8 +36,9 @@ from cqbayes.logs.choices import Coded, choice_data_of, read_choices
 from cqbayes.logs.retrials import Detector, load_detector
 from cqbayes.logs.schema import TURNS
 from cqbayes.posterior import Posterior
-from cqbayes.predict import acceptance, queries
+from cqbayes.predict import acceptance, queries, what_if, with_newcomer
 from cqbayes.preference import PreferenceModel
+from cqbayes.storage import load_posterior
 
 pc: Any = pyarrow.compute  # whose functions are made when it is imported
 
@@ -84,7 +88,7 @@ class Log(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """A preference model fitted to a log: the log, the posterior, and what its engine says of it."""
+    """A preference model fitted to a log, and what its engine says of the posterior."""
 
     log: Log
     posterior: Posterior
@@ -152,8 +156,15 @@ def fit(
     found = read_log(log, **options)
     if not trust_labels:
         chosen = aware(chosen, found)
+    return fit_to(found, chosen, engine=engine, seed=seed, **(settings or {}))
+
+
+def fit_to(
+    log: Log, model: PreferenceModel, *, engine: str = "auto", seed: int = 0, **settings: Any
+) -> Fitted:
+    """Fits a model to a log that was read, as it is."""
     key = jax.random.key(seed)
-    return Fitted(found, *infer(key, chosen, found.data, engine=engine, **(settings or {})))
+    return Fitted(log, *infer(key, model, log.data, engine=engine, **settings))
 
 
 def aware(model: PreferenceModel, log: Log) -> PreferenceModel:
@@ -165,9 +176,11 @@ def aware(model: PreferenceModel, log: Log) -> PreferenceModel:
     if not log.inferred or model.name == "misclassified":
         return model
     errors = None if log.detector is None else log.detector.errors
-    priors = {} if errors is None else {
-        "recognised": errors.recognised, "specificity": errors.specificity
-    }
+    priors = (
+        {}
+        if errors is None
+        else {"recognised": errors.recognised, "specificity": errors.specificity}
+    )
     return model_factory("misclassified")(base=model, **priors)
 
 
@@ -194,7 +207,7 @@ def read_log(
         log: a file, a folder of files, or several files.
         format: ``services``, the long table (:mod:`cqbayes.logs.schema`); ``choices``, as
             :func:`cqbayes.logs.write_choices` writes them; an importer, such as ``litellm``
-            (:func:`cqbayes.catalogue.importer_names`); or ``auto``, which tells the first two apart.
+            (:func:`cqbayes.catalogue.importer_names`); ``auto`` tells the first two apart.
         dim: of contexts that are made of text: principal components, or fewer where the log has
             fewer queries. Embeddings and contexts that the log brings keep theirs.
         encoder: makes embeddings of text: an :class:`cqbayes.embeddings.encoder.Encoder`, the name
@@ -343,3 +356,124 @@ def _with_text(batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
         batch.set_column(place, batch.schema.field(place), pc.fill_null(batch["text"], ""))
         for batch in batches
     ]
+
+
+# What people see
+
+
+def told(log: Log) -> list[str]:
+    """What became of a log, in lines; nothing that a user wrote."""
+    lines = [] if log.read is None else [str(log.read), ""]
+    if log.made is not None:
+        counts = ", ".join(f"{value:,} {name}" for name, value in log.made._asdict().items())
+        lines += [f"turns: {counts}", ""]
+    if log.inferred and log.detector is not None:
+        errors = log.detector.errors
+        rates = (
+            "unknown"
+            if errors is None
+            else (
+                f"specificity about {_mean(errors.specificity):.2f}, retrials recognised beyond "
+                f"guessing about {_mean(errors.recognised):.2f}"
+            )
+        )
+        lines.append(f"note: {log.inferred:.0%} of the outcomes are inferred; {rates}")
+    lines += [f"note: {note}" for note in log.notes]
+    rows, dim = log.data.context.shape
+    return [*lines, f"{rows:,} services of {len(log.llms)} LLMs, contexts of {dim} dimensions", ""]
+
+
+def _mean(beta: tuple[float, float]) -> float:
+    return beta[0] / sum(beta)
+
+
+def shown(found: xr.Dataset, each: bool = False) -> pd.DataFrame:
+    """A prediction as a table: over all queries, or of each."""
+    mean, interval = ("mean", "interval") if each else ("overall_mean", "overall_interval")
+    bounds = {str(b): found[interval].sel(ci_bound=b, drop=True) for b in found["ci_bound"].values}
+    return xr.Dataset({"mean": found[mean], **bounds}).to_dataframe()
+
+
+def save_contexts(posterior: Path, log: Log) -> Path | None:
+    """Writes beside a posterior how contexts are made of text; None where they are not."""
+    if log.projection is None:
+        return None
+    path = _beside(posterior)
+    save_projection(path, log.projection)
+    return path
+
+
+def _beside(posterior: Path) -> Path:
+    return posterior.with_suffix(".contexts.safetensors")
+
+
+def predicted(
+    posterior: str | Path,
+    asked: str | Path,
+    *,
+    without: str | None = None,
+    newcomer: bool = False,
+    probability: float = 0.9,
+    seed: int = 0,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Predictions of a posterior on disk for queries in a file: over all of them, and of each.
+
+    Args:
+        posterior: as ``cqbayes fit`` wrote it.
+        asked: text, one query a line, or Parquet with a column ``text`` or ``embedding``.
+        without: an LLM that answers no more: shares of an assortment of all, before and after.
+        newcomer: whether one more LLM is added that nothing is known of.
+        probability: that the intervals hold.
+        seed: decides the draws.
+
+    Raises:
+        InputError: for files that are not there or of another form, models that need more than
+            contexts, and what :mod:`cqbayes.predict` refuses.
+    """
+    stored = load_posterior(posterior)
+    llms = list(json.loads(stored.tree.attrs["llms"]))
+    beliefs: Posterior = stored.posterior
+    first, second = jax.random.split(jax.random.key(seed))
+    if newcomer:
+        beliefs, llms = with_newcomer(first, beliefs), [*llms, "newcomer"]
+    at = queries(beliefs, _contexts_of(Path(asked), Path(posterior)))
+    if without is None:
+        found = acceptance(second, beliefs, at, llms=llms, probability=probability)
+    else:
+        everybody = np.ones(len(llms), bool)
+        found = what_if(
+            second, beliefs, at, everybody, without=without, llms=llms, probability=probability
+        )
+    return shown(found), shown(found, each=True).reset_index()
+
+
+def _contexts_of(asked: Path, posterior: Path) -> Float[np.ndarray, "query dim"]:
+    if asked.suffix == ".parquet":
+        with parquet(str(asked), asked) as file:
+            names = file.schema_arrow.names
+            column = next((name for name in ("embedding", "text") if name in names), None)
+            if column is None:
+                raise InputError(f"{asked}: expected a column text or embedding, got neither")
+            values = file.read([column])[column].to_pylist()
+        if any(value is None for value in values):
+            raise InputError(f"{asked}: expected {column} in every row, got null")
+        if column == "embedding":
+            return unit_rows(str(asked), np.array(values, np.float64))
+    else:
+        try:
+            values = asked.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError):
+            raise InputError(f"{asked}: expected a text file in UTF-8 that can be read") from None
+        values = [line for line in values if line.strip()]
+    if not values:
+        raise InputError(f"{asked}: expected at least one query, got none")
+    from cqbayes.embeddings.encoder import embed, load_encoder
+
+    encoder = load_encoder()
+    place = _beside(posterior)
+    if not place.is_file():
+        raise InputError(
+            f"{place}: expected the contexts that cqbayes fit writes beside a posterior of a log "
+            "with text, found none; give embeddings in Parquet"
+        )
+    return load_projection(place, encoder=encoder.name)(embed(values, encoder, progress=True))
