@@ -1,13 +1,13 @@
 # %% [markdown]
 # # What do wrong labels of retrials do to a posterior?
 #
-# No log of conversations says which turns are retrials: a detector does, and errs. Simulated logs in
-# which 0, 10, 20 and 30 percent of the labels are wrong, of retries and of acceptances alike, are
-# fitted by the clean model (`disjoint_mnl`), which takes labels at face value, and by
+# No log of conversations says which turns are retrials: a detector does, and errs. Simulated logs
+# in which 0, 10, 20 and 30 percent of the labels are wrong, of retries and of acceptances alike,
+# are fitted by the clean model (`disjoint_mnl`), which takes labels at face value, and by
 # `misclassified`, which knows how often the detector was wrong on labelled conversations.
 #
-# - **Simulated**: all of it. Users choose by a disjoint multinomial logit whose parameters are drawn
-#   from the model's prior, among two of three LLMs. A retry that is missed is logged as the
+# - **Simulated**: all of it. Users choose by a disjoint multinomial logit whose parameters are
+#   drawn from the model's prior, among two of three LLMs. A retry that is missed is logged as the
 #   acceptance of either answer.
 # - **Priors** of the errors come from a labelled set of 300 retries and 300 acceptances; how often
 #   labels of a log are wrong is drawn from what that set leaves open, so it is never quite what the
@@ -146,20 +146,21 @@ binomial = np.sqrt(LEVEL * (1 - LEVEL) / num_logs)
 lines = []
 for (wrong, name), rows in every.groupby(["wrong", "model"], sort=True):
     covered, bias = rows["covered"].mean(), over_seeds(rows["shrunk"].to_numpy())
+    away = (covered - LEVEL) / binomial
     lines.append(
         {
             "wrong labels": f"{wrong:.0%}",
             "realised": f"{rows['share'].iloc[0]:.1%}",
             "model": name,
-            "coverage of 90%": f"{covered:.3f} ± {binomial:.3f} ({(covered - LEVEL) / binomial:+.1f})",
+            "coverage of 90%": f"{covered:.3f} ± {binomial:.3f} ({away:+.1f})",
             "too close to 0, sd": f"{bias} ({bias.value / bias.error:+.1f})",
             "rms error, log-odds": over_seeds(rows["error"].to_numpy()),
         }
     )
-table = pd.DataFrame(lines)
+table = pd.DataFrame(lines).map(str)
 print(table.to_string(index=False))
 with replacing(out / "table.csv") as temporary:
-    table.astype(str).to_csv(temporary, index=False)
+    table.to_csv(temporary, index=False)
 
 # %%
 COLOURS = {"clean": "#D55E00", "misclassified": "#0072B2"}
