@@ -8,7 +8,7 @@ EXTRAS ?= dev
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint types bench html wheel clean
+.PHONY: help env demo test whole lint types bench html wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -30,9 +30,13 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: env ## the whole loop; the report is out/demo/report.html
 	$(BIN)/cqbayes demo --out out/demo
 
-test: env ## all tests, on two cores, warnings as errors
+test: env ## the tests, on two cores, warnings as errors
 	JAX_COMPILATION_CACHE_DIR=$(abspath $(VENV))/compiled \
 	  JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.2 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+whole: env ## what is left out of the tests: analyses run at their smallest, and the wheel
+	JAX_COMPILATION_CACHE_DIR=$(abspath $(VENV))/compiled \
+	  JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.2 $(BIN)/python -m pytest -n 2 --dist loadgroup -m "analysis or wheel"
 
 lint: env ## ruff: lint and format, without changing anything
 	$(BIN)/ruff check .

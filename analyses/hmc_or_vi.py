@@ -23,7 +23,6 @@
 
 # %%
 import argparse
-import importlib.util
 import json
 import time
 from pathlib import Path
@@ -39,7 +38,6 @@ from matplotlib import ticker
 
 import cqbayes
 from cqbayes import belief, datasets
-from cqbayes.catalogue import load_answers
 from cqbayes.diagnostics import agreement
 from cqbayes.environments.load import capacity
 from cqbayes.environments.queue import retrial_queue
@@ -87,16 +85,11 @@ REFERENCE = next(iter(ENGINES))
 
 # %%
 def real_scores(name: str, dim: int) -> ScoreTable:
-    """A data set with contexts; `paretobandit3` where its file or PyTorch is absent."""
-    lacking = datasets.missing(name) or [m for m in ["torch"] if not importlib.util.find_spec(m)]
-    if name != "paretobandit3" and lacking:
+    """A data set with contexts; `paretobandit3` where something that it takes is absent."""
+    if lacking := datasets.lacking(name):
         print(f"{name}: no {lacking[0]} here; paretobandit3 instead")
         name = "paretobandit3"
-    if name == "paretobandit3":
-        return cqbayes.load_scores(name, dim)
-    from cqbayes.embeddings import contexts
-
-    return contexts(load_answers(name), dim, progress=True).table
+    return cqbayes.load_scores(name, dim, method="contrastive", progress=True)
 
 
 def batch_of(scores: ScoreTable | None, sizes: Sizes, key: Any) -> tuple[Any, Policy, dict]:

@@ -22,7 +22,6 @@
 # %%
 import argparse
 import json
-from importlib.util import find_spec
 from pathlib import Path
 
 import jax
@@ -75,9 +74,8 @@ if settings.smoke:
 # %%
 def at_hand() -> list[str]:
     """Data sets that can be run here."""
-    there = [name for name in IN_WORDS if not datasets.missing(name)]
-    wordy = there if find_spec("sentence_transformers") and not settings.smoke else []
-    return settings.only or ["paretobandit3", *wordy]
+    there = [] if settings.smoke else [name for name in IN_WORDS if not datasets.lacking(name)]
+    return settings.only or ["paretobandit3", *there]
 
 
 def scores(name: str) -> ScoreTable:

@@ -134,7 +134,7 @@ def run() -> pd.DataFrame:
         given = {answers.name: answers}
     else:
         encoder = load_encoder()
-        there = [name for name in NAMES if not datasets.missing(name)]
+        there = [name for name in NAMES if not datasets.lacking(name)]
         if not there:
             raise InputError(f"refinement: expected some of {', '.join(NAMES)}; set CQBAYES_DATA")
         given = {name: sample(load_answers(name, **NAMES[name]), 4_000) for name in there}

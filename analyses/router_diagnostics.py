@@ -17,7 +17,6 @@
 
 # %%
 import argparse
-import importlib.util
 import json
 import warnings
 from pathlib import Path
@@ -35,7 +34,6 @@ import xarray as xr
 
 import cqbayes
 from cqbayes import datasets
-from cqbayes.catalogue import load_answers
 from cqbayes.choice import ChoiceData, Situation, departure_probability
 from cqbayes.demo import simulated_log
 from cqbayes.diagnostics import agreement
@@ -65,16 +63,11 @@ DRAWS = 1_000  # at most, where every query meets every draw
 
 # %%
 def real_scores(name: str, dim: int) -> ScoreTable:
-    """A data set with contexts; `paretobandit3` where its file or PyTorch is absent."""
-    lacking = datasets.missing(name) or [m for m in ["torch"] if not importlib.util.find_spec(m)]
-    if name != "paretobandit3" and lacking:
+    """A data set with contexts; `paretobandit3` where something that it takes is absent."""
+    if lacking := datasets.lacking(name):
         print(f"{name}: no {lacking[0]} here; paretobandit3 instead")
         name = "paretobandit3"
-    if name == "paretobandit3":
-        return cqbayes.load_scores(name, dim)
-    from cqbayes.embeddings import contexts
-
-    return contexts(load_answers(name), dim, progress=True).table
+    return cqbayes.load_scores(name, dim, method="contrastive", progress=True)
 
 
 def fits(key: Any, data: ChoiceData, llms: list[str]) -> dict[str, Posterior]:

@@ -24,7 +24,6 @@
 
 # %%
 import argparse
-import importlib.util
 import json
 from itertools import product
 from pathlib import Path
@@ -40,7 +39,6 @@ from matplotlib import ticker
 
 import cqbayes
 from cqbayes import belief, datasets
-from cqbayes.catalogue import load_answers
 from cqbayes.environments.load import capacity
 from cqbayes.environments.queue import retrial_queue
 from cqbayes.environments.scores import ScoreTable, from_scores
@@ -75,16 +73,11 @@ DATA = ["paretobandit3"] if settings.smoke else ["paretobandit3", "paretobandit4
 
 # %%
 def real_scores(name: str, dim: int) -> ScoreTable | None:
-    """A data set with contexts, or None where its file or PyTorch is absent."""
-    if name == "paretobandit3":
-        return cqbayes.load_scores(name, dim)
-    lacking = datasets.missing(name) or [m for m in ["torch"] if not importlib.util.find_spec(m)]
-    if lacking:
+    """A data set with contexts, or None where something that it takes is absent."""
+    if lacking := datasets.lacking(name):
         print(f"{name}: no {lacking[0]} here, left out")
         return None
-    from cqbayes.embeddings import contexts
-
-    return contexts(load_answers(name), dim, progress=True).table
+    return cqbayes.load_scores(name, dim, method="contrastive", progress=True)
 
 
 def prices(scores: ScoreTable) -> np.ndarray:

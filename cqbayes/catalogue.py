@@ -56,19 +56,40 @@ def load_engine(name: str) -> "Engine":
     return _load("inference", "engine", name, "ENGINE")
 
 
-def load_scores(name: str, dim: int = 16) -> "ScoreTable":
+def load_scores(
+    name: str, dim: int = 16, *, method: str = "pca", progress: bool = False, **settings: Any
+) -> "ScoreTable":
     """The score table of ``data/<name>/``, with contexts of ``dim`` dimensions.
+
+    Args:
+        name: of the data set.
+        dim: dimensions of a context.
+        method: how text becomes contexts, fitted to the training queries: any of
+            :data:`cqbayes.embeddings.METHODS`. A data set that comes with contexts has its own.
+        progress: whether to show a bar while text is embedded.
+        settings: further keywords of the data set's ``answers``.
 
     Raises:
         InputError: for a data set that has no scores, or whose files are not there.
     """
     check_scores(name)
-    return _load("data", "data set", name, "load")(dim=dim)
+    load = _load("data", "data set", name, "load", None)
+    if load is not None:
+        return load(dim=dim)
+    from cqbayes.embeddings import contexts
+
+    answers = load_answers(name, **settings)
+    return contexts(answers, dim, method=method, progress=progress).table
+
+
+def has_text(name: str) -> bool:
+    """Whether a data set has queries in words."""
+    return _load("data", "data set", name, "answers", None) is not None
 
 
 def has_scores(name: str) -> bool:
     """Whether a data set has scores of LLMs, and is not a log of conversations."""
-    return _load("data", "data set", name, "load", None) is not None
+    return has_text(name) or _load("data", "data set", name, "load", None) is not None
 
 
 def check_scores(name: str) -> None:
@@ -95,10 +116,9 @@ def load_answers(name: str, **settings: Any) -> "Answers":
         InputError: for a data set that has no scores or no text, or whose files are not there.
     """
     check_scores(name)
-    answers = _load("data", "data set", name, "answers", None)
-    if answers is None:
+    if not has_text(name):
         raise InputError(f"{name}: expected a data set with text, this one has contexts only")
-    return answers(**settings)
+    return _load("data", "data set", name, "answers")(**settings)
 
 
 def load_card(name: str) -> "Card":

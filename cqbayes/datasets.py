@@ -6,6 +6,7 @@ the user's data folder; in a folder of the data set's name there, or beside one 
 
 import hashlib
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -95,6 +96,12 @@ def find(name: str, filename: str) -> Path:
 def missing(name: str) -> list[str]:
     """Names of the files of a data set that are not there."""
     return [file.name for file in card(name).files if _place(name, file.name) is None]
+
+
+def lacking(name: str) -> list[str]:
+    """What it takes to make contexts of a data set and is not there: files, or the extra embed."""
+    has_encoder = not catalogue.has_text(name) or find_spec("sentence_transformers")
+    return missing(name) or ([] if has_encoder else ["cqbayes[embed]"])
 
 
 def state(name: str) -> str:

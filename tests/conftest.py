@@ -1,6 +1,12 @@
 """Shapes and types are checked at run time in tests, and only there."""
 
+import os
+
 from jaxtyping import install_import_hook
+
+# Before JAX is imported. Most of the time of tests is compilation, which is a third faster without
+# optimisation, and what is compiled is hardly slower; processes that tests start inherit it.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
 
 with install_import_hook("cqbayes", "typechecker.check"):
     pass

@@ -11,6 +11,7 @@ ANALYSES = sorted(path.name for path in (ROOT / "analyses").glob("*.py"))
 
 
 @pytest.mark.slow
+@pytest.mark.analysis
 @pytest.mark.parametrize("name", ANALYSES)
 def test_analyses_run(name, tmp_path):
     done = subprocess.run(

@@ -177,14 +177,17 @@ def test_models_take_numpyros_guides(name, choices):
 # auto only chooses among the others: one model of the first, and one of the last.
 PAIRS = [(m, e) for m in MODELS for e in ENGINES if e != "auto"]
 PAIRS += [("disjoint_mnl", "auto"), ("hierarchical_mnl", "auto")]
+# What is looked at here does not depend on how long a chain is.
+SHORT = {"nuts": {"num_warmup": 100, "num_draws": 50}, "hmc": {"num_draws": 50}}
 
 
 @pytest.mark.parametrize(("name", "engine"), PAIRS)
 def test_engines_run_on_models_or_say_why_not(name, engine, choices):
     model = catalogue.load_model(name)
     data, _ = choices(seed=0, num_obs=60, full=True)
+    short = SHORT.get(engine, {})
     try:
-        posterior, info = infer(jax.random.key(0), model, data, engine=engine)
+        posterior, info = infer(jax.random.key(0), model, data, engine=engine, **short)
     except InputError as error:
         if engine not in str(error):
             raise
@@ -200,7 +203,7 @@ def test_engines_run_on_models_or_say_why_not(name, engine, choices):
     named = {dim for dims in layout(model, sizes_of(data)).dims.values() for dim in dims}
     if "llm" in named:  # a shared model has no parameters of an LLM's own
         assert tree["posterior"]["llm"].values.tolist() == ["a", "b", "c", "d"]
-    again, _ = infer(jax.random.key(0), model, data, engine=engine)
+    again, _ = infer(jax.random.key(0), model, data, engine=engine, **short)
     for a, b in zip(jax.tree.leaves(posterior), jax.tree.leaves(again), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -210,7 +213,7 @@ def test_engines_are_pure(engine, choices):
     """fit works under jit and vmap, and does not see rows of weight zero."""
     model = catalogue.load_model("disjoint_mnl")
     data, _ = choices(seed=0, num_obs=40)
-    settings = {"num_warmup": 20, "num_draws": 20} if engine == "nuts" else {}
+    settings = SHORT.get(engine, {})
     fit = catalogue.load_engine(engine).fit
     keys = jax.random.split(jax.random.key(0), 2)
     posterior, info = jax.jit(jax.vmap(lambda k: fit(k, model, data, **settings)))(keys)
@@ -243,10 +246,10 @@ def test_data_sets_say_what_they_are(name):
         assert file.name in sheet or file.name.split("-")[0] in sheet
         assert file.sha256 is None or file.sha256 in sheet
     module = importlib.import_module(f"cqbayes.data.{name}")
-    if catalogue.has_scores(name):
-        assert inspect.signature(module.load).parameters["dim"].default == 16
-    else:
-        assert inspect.signature(module.turns).parameters["path"].default is None
+    ways = {"answers": "path", "load": "dim", "turns": "path"}
+    (way,) = [name for name in ways if hasattr(module, name)]
+    assert inspect.signature(getattr(module, way)).parameters[ways[way]].default in (None, 16)
+    assert catalogue.has_scores(name) == (way != "turns")
 
 
 @pytest.mark.parametrize("name", [name for name in DATA if not catalogue.has_scores(name)])

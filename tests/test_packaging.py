@@ -72,6 +72,7 @@ def wheel(workplace: Path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.wheel
+@pytest.mark.xdist_group("wheel")
 def test_wheel_holds_everything_inside_the_package(wheel):
     expected = {
         f"{target}/{path.relative_to(ROOT / folder).as_posix()}"
@@ -92,6 +93,7 @@ def test_wheel_holds_everything_inside_the_package(wheel):
 
 @pytest.mark.slow
 @pytest.mark.wheel
+@pytest.mark.xdist_group("wheel")
 def test_demo_runs_from_the_wheel_in_an_empty_environment(wheel, workplace):
     environment, elsewhere = workplace / "environment", workplace / "elsewhere"
     elsewhere.mkdir()

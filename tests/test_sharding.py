@@ -22,7 +22,7 @@ def _run(folder: Path, processes: int, devices: int) -> list[dict]:
         free.bind(("localhost", 0))
         port = str(free.getsockname()[1])
     environment = os.environ | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}",
         "JAX_PLATFORMS": "cpu",
     }
     running = [

@@ -16,7 +16,6 @@ from cqbayes.answers import (
     refuse,
 )
 from cqbayes.datasets import Card, find, on_hub
-from cqbayes.environments.scores import ScoreTable
 from cqbayes.errors import InputError
 
 NAME = "embedllm"
@@ -127,10 +126,3 @@ def _places(known: dict[str, int], where: str, rows: pd.DataFrame, column: str) 
     codes, found = pd.factorize(rows[column])
     refuse(where, codes < 0, f"a {column} in every row", rows.index.to_numpy())
     return np.array([known.setdefault(name, len(known)) for name in found])[codes]
-
-
-def load(dim: int = 16) -> ScoreTable:
-    """Both splits, with contexts of a PCA fitted to the training questions."""
-    from cqbayes.embeddings import contexts
-
-    return contexts(answers(), dim, method="pca").table

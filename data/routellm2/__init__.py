@@ -4,7 +4,6 @@ from pathlib import Path
 
 from cqbayes.answers import Answers, from_long, read_columns
 from cqbayes.datasets import Card, File, find
-from cqbayes.environments.scores import ScoreTable
 
 NAME = "routellm2"
 FILE = File(
@@ -27,10 +26,3 @@ def answers(path: str | Path | None = None, *, drop_incomplete: bool = False) ->
     path = find(NAME, FILE.name) if path is None else path
     frame = read_columns(NAME, path, ["query_id", "task", "model", "score", "prompt"])
     return from_long(NAME, frame, drop_incomplete=drop_incomplete)
-
-
-def load(dim: int = 16) -> ScoreTable:
-    """Both splits, with contexts of a PCA fitted to the training queries."""
-    from cqbayes.embeddings import contexts
-
-    return contexts(answers(), dim, method="pca").table

@@ -19,7 +19,6 @@ from cqbayes.answers import (
     split_by_hash,
 )
 from cqbayes.datasets import Card, find, on_hub
-from cqbayes.environments.scores import ScoreTable
 from cqbayes.errors import InputError
 
 from .pickled import read_frame
@@ -113,10 +112,3 @@ def _read(path: Path) -> pd.DataFrame:
 
 def _kept(column: str) -> bool:
     return not column.endswith("|model_response")
-
-
-def load(dim: int = 16) -> ScoreTable:
-    """Both splits, with contexts of a PCA fitted to the training queries."""
-    from cqbayes.embeddings import contexts
-
-    return contexts(answers(), dim, method="pca").table

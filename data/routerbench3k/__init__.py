@@ -4,7 +4,6 @@ from pathlib import Path
 
 from cqbayes.answers import Answers, from_long, read_columns
 from cqbayes.datasets import Card, File, find
-from cqbayes.environments.scores import ScoreTable
 
 NAME = "routerbench3k"
 FILE = File(
@@ -29,10 +28,3 @@ def answers(path: str | Path | None = None, *, drop_incomplete: bool = False) ->
         NAME, path, ["query_id", "task", "split", "model", "score", "cost_usd", "query_text"]
     )
     return from_long(NAME, frame, text="query_text", drop_incomplete=drop_incomplete)
-
-
-def load(dim: int = 16) -> ScoreTable:
-    """Both splits, with contexts of a PCA fitted to the training queries."""
-    from cqbayes.embeddings import contexts
-
-    return contexts(answers(), dim, method="pca").table

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from cqbayes.answers import Answers, check_columns, from_long, read_columns
 from cqbayes.datasets import Card, File, find
-from cqbayes.environments.scores import ScoreTable
 
 NAME = "routerdc7"
 FILE = File(
@@ -36,10 +35,3 @@ def answers(
         check_columns(NAME, frame.columns, ["score_kind"])
         frame = frame.loc[frame["score_kind"] == MEASURED]
     return from_long(NAME, frame, drop_incomplete=drop_incomplete)
-
-
-def load(dim: int = 16) -> ScoreTable:
-    """Both splits, with contexts of a PCA fitted to the training queries."""
-    from cqbayes.embeddings import contexts
-
-    return contexts(answers(), dim, method="pca").table

@@ -9,7 +9,6 @@ import pyarrow.compute as pc
 
 from cqbayes.answers import Answers, check_columns, complete, joined, numbers, parquet, refuse
 from cqbayes.datasets import Card, find, on_hub
-from cqbayes.environments.scores import ScoreTable
 from cqbayes.errors import InputError
 
 NAME = "sprout"
@@ -123,10 +122,3 @@ def _cost(
         raise InputError(f"{where}: expected a price of each LLM; none of {', '.join(without)}")
     dollars = np.array([prices[llm] for llm in llms], float) / 1e6
     return read * dollars[:, 0] + written * dollars[:, 1]
-
-
-def load(dim: int = 16) -> ScoreTable:
-    """Both splits, with contexts of a PCA fitted to the training queries; no costs."""
-    from cqbayes.embeddings import contexts
-
-    return contexts(answers(), dim, method="pca").table
