@@ -1,9 +1,10 @@
 # %% [markdown]
 # # How fast is a log read, and at what memory?
 #
-# A log is generated (nobody's data: simulated), and streams through reading, validation and into
-# minibatches of choice data: process CPU seconds and the most memory that the process held, at two
-# sizes, so that it shows whether memory grows with the log. The rival is pandas, which reads the
+# Logs are generated (nobody's data: simulated). One of services streams through reading, validation
+# and into minibatches of choice data; one of turns, with text, through the detection of retrials
+# into minibatches: process CPU seconds and the most memory that the process held, at two sizes, so
+# that it shows whether memory grows with the log. The rival of the first is pandas, which reads the
 # file whole and does the same in memory, at a size that fits. Each is measured in a process of its
 # own.
 #
@@ -18,8 +19,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -32,7 +34,8 @@ from rich.table import Table
 from cqbayes.choice import choice_data
 from cqbayes.environments.scores import unit_rows
 from cqbayes.files import replacing
-from cqbayes.logs import codes_of, minibatches, services
+from cqbayes.logs import Codes, chains, codes_of, minibatches, services
+from cqbayes.logs.schema import TURNS
 from cqbayes.provenance import provenance
 
 try:
@@ -46,10 +49,6 @@ PIECE = 500_000  # rows that are generated at a time
 SIZE = 8_192  # of a minibatch
 MOST_OF_PEER = 2_000_000
 Row = dict[str, object]
-Stage = Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]
-
-# What batches pass through between validation and minibatches.
-STAGES: tuple[Stage, ...] = ()
 
 
 # %%
@@ -83,10 +82,45 @@ def generated(rows: int) -> Iterator[pa.Table]:
         yield pa.table(columns)
 
 
-def write(path: Path, rows: int) -> None:
-    """Writes the log piece by piece."""
+def generated_turns(rows: int) -> Iterator[pa.Table]:
+    """A simulated log of conversations of about four turns of about 90 characters.
+
+    One turn in four asks for the same as the one before, with some words changed.
+    """
+    rng = np.random.default_rng(0)
+    words = np.array(
+        [f"{a}{b}" for a in ("re", "con", "ex", "pro") for b in ["port", "tract", "ceed"]]
+    )
+    said = [" ".join(rng.choice(words, 12)) for _ in range(10_000)]
+    asked = pa.array([*said, *(f"no, {text[20:]} {rng.choice(words)}" for text in said)])
+    for start in range(0, rows, PIECE):
+        count = min(PIECE, rows - start)
+        begins = rng.random(count) < 0.25
+        begins[0] = True
+        session = np.cumsum(begins) - 1
+        first = np.flatnonzero(begins)
+        again = ~begins & (rng.random(count) < 0.25)
+        topic = rng.integers(0, len(said), count)
+        topic[again] = topic[np.flatnonzero(again) - 1]
+        moment = 1_700_000_000_000_000 + 30_000_000 * np.arange(start, start + count)
+        columns = {
+            "session_id": pa.array(np.char.add(f"{start}-", session.astype(str))),
+            "turn": pa.array(np.arange(count) - first[session], pa.int32()),
+            "timestamp": pa.array(moment).cast(pa.timestamp("us", "UTC")),
+            "model": pa.array(LLMS).take(pa.array(rng.integers(0, len(LLMS), count))),
+            "text": asked.take(pa.array(topic + len(said) * again)),
+            "repeated": pa.array(np.zeros(count, bool)),
+        }
+        absent = {
+            field.name: pa.nulls(count, field.type) for field in TURNS if field.name not in columns
+        }
+        yield pa.table({**columns, **absent}).select(TURNS.names).cast(TURNS)
+
+
+def write(path: Path, pieces: Iterator[pa.Table]) -> None:
+    """Writes a log piece by piece."""
     writer = None
-    for piece in generated(rows):
+    for piece in pieces:
         writer = writer or pq.ParquetWriter(path, piece.schema, compression="zstd")
         writer.write_table(piece)
     assert writer is not None
@@ -96,11 +130,22 @@ def write(path: Path, rows: int) -> None:
 # %%
 def streamed(path: Path) -> int:
     """Ours, with the codes from a pass of their own; says how many rows came out."""
-    codes = codes_of(services(path), time="W")
-    stream: Iterable[pa.RecordBatch] = services(path)
-    for stage in STAGES:
-        stream = stage(stream)
-    return sum(int((data.weight > 0).sum()) for data in minibatches(stream, SIZE, codes=codes))
+    return _counted(services(path), codes_of(services(path), time="W"))
+
+
+def detected(path: Path) -> int:
+    """Ours, from turns: what was asked again is detected on the way; contexts are not measured."""
+    turns = pq.ParquetFile(path).iter_batches(65_536)
+    return _counted(chains.services(turns), Codes(tuple(LLMS)), context=_ones)
+
+
+def _counted(stream: Iterable[pa.RecordBatch], codes: Codes, **options: Any) -> int:
+    parts = minibatches(stream, SIZE, codes=codes, **options)
+    return sum(int((data.weight > 0).sum()) for data in parts)
+
+
+def _ones(text: list[str]) -> np.ndarray:
+    return np.ones((len(text), 1))
 
 
 def in_memory(path: Path) -> int:
@@ -140,7 +185,7 @@ def in_memory(path: Path) -> int:
 
 
 # %%
-WAYS = {"streamed": streamed, "pandas": in_memory}
+WAYS = {"streamed": streamed, "pandas": in_memory, "detected": detected}
 
 
 def measured(way: str, path: Path) -> dict[str, float]:
@@ -164,14 +209,16 @@ def only(way: str, path: Path) -> None:
 
 
 def compared(rows: int, folder: Path) -> list[Row]:
-    """Ours at a quarter of the rows and at all; the rival at what fits."""
+    """Ours at a quarter of the rows and at all of them; the rival at what fits."""
     found: list[Row] = []
-    sizes = {"streamed": (rows // 4, rows), "pandas": (min(rows // 4, MOST_OF_PEER),)}
+    two = (rows // 4, rows)
+    sizes = {"streamed": two, "pandas": (min(rows // 4, MOST_OF_PEER),), "detected": two}
     for way, each in sizes.items():
+        pieces = generated_turns if way == "detected" else generated
         for size in each:
-            path = folder / f"simulated-{size}.parquet"
+            path = folder / f"simulated-{size}-{pieces.__name__}.parquet"
             if not path.exists():
-                write(path, size)
+                write(path, pieces(size))
             result = measured(way, path)
             found.append({"way": way, "rows": size, "rows_per_second": size / result["seconds"]})
             found[-1] |= result
@@ -179,7 +226,9 @@ def compared(rows: int, folder: Path) -> list[Row]:
 
 
 def show(found: list[Row]) -> None:
-    table = Table(title="A simulated log, read, validated and in minibatches")
+    table = Table(
+        title="Simulated logs, in minibatches: streamed from services, detected from turns"
+    )
     for column in ("way", "rows", "kept", "rows/s of CPU", "CPU seconds", "most memory, MB"):
         table.add_column(column, justify="left" if column == "way" else "right")
     for row in found:
