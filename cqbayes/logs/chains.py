@@ -165,13 +165,52 @@ def services(
 def in_order(turns: pa.Table) -> pa.Table:
     """Turns sorted as :func:`services` wants them: by session, number and time. In memory.
 
+    Logs of requests have the same number again where a user stayed at one place of a conversation.
+    Those turns are numbered on, and compared: the same text after an answer was generated again,
+    after a failure it was sent again, and another text is one more turn. Rows that are the same at
+    the same time stay duplicates.
+
     Example:
-        >>> turns = pa.table({"session_id": ["b", "a"], "turn": [0, 1], "timestamp": [2, 1]})
-        >>> in_order(turns)["session_id"].to_pylist()
-        ['a', 'b']
+        >>> turns = [{"session_id": s, "turn": 0, "model": "m", "text": "Why?", "repeated": False,
+        ...           "timestamp": t} for s, t in (("b", 2), ("a", 1), ("b", 3))]
+        >>> in_order(pa.Table.from_pylist(turns, TURNS)).select(
+        ...     ["session_id", "turn", "regenerated"]).to_pydict()
+        {'session_id': ['a', 'b', 'b'], 'turn': [0, 0, 1], 'regenerated': [None, None, True]}
     """
-    check_columns("turns", turns.column_names, ("session_id", "turn", "timestamp"))
-    return turns.sort_by([(name, "ascending") for name in ("session_id", "turn", "timestamp")])
+    check_columns("turns", turns.column_names, TURNS.names)
+    order = [(name, "ascending") for name in ("session_id", "turn", "timestamp")]
+    return _numbered_on(turns.sort_by(order).combine_chunks())
+
+
+def _numbered_on(turns: pa.Table) -> pa.Table:
+    """With further requests at one place of a session told apart; of sorted turns."""
+    if turns.num_rows < 2:
+        return turns
+    before, here = turns.slice(0, turns.num_rows - 1), turns.slice(1)
+
+    def same(name: str) -> Bool[np.ndarray, " row"]:
+        equal = pc.fill_null(pc.equal(before[name], here[name]), False)
+        return np.r_[False, np.asarray(equal, bool)]
+
+    at_one_place = same("session_id") & same("turn")
+    untimed = np.asarray(turns["timestamp"].is_null(), bool)
+    further = at_one_place & ~same("timestamp") & ~(untimed & np.r_[False, untimed[:-1]])
+    if not further.any():
+        return turns
+    added = np.cumsum(further)
+    begins = ~same("session_id")
+    added -= np.maximum.accumulate(np.where(begins, added, 0))
+    unchanged = further & same("text")
+    failed, by_program = flags(turns["failed"]), flags(pc.invert(turns["regenerated"]))
+    again = unchanged & ~np.r_[False, failed[:-1]] & ~by_program
+    columns = {
+        "turn": pa.array(np.asarray(turns["turn"], np.int64) + added, pa.int32()),
+        "regenerated": pc.if_else(pa.array(again), True, turns["regenerated"]),
+        "repeated": pc.if_else(pa.array(further), pa.array(unchanged), turns["repeated"]),
+    }
+    for name, values in columns.items():
+        turns = turns.set_column(turns.schema.get_field_index(name), TURNS.field(name), values)
+    return turns
 
 
 class _Rule(NamedTuple):

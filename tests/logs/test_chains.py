@@ -392,3 +392,35 @@ def test_tables_that_are_no_turns():
         list(services(other, DETECTOR))
     assert list(services([], DETECTOR)) == []
     assert list(services(table[:0], DETECTOR)) == []
+
+
+def test_requests_at_one_place_are_told_apart():
+    """As logs of requests have them: the same number in the session again."""
+
+    def at(minutes: int | None, turn: int, text: str = "Why?", **known) -> dict:
+        when = (
+            None
+            if minutes is None
+            else datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=minutes)
+        )
+        return _turn(turn, text, **{"timestamp": when, "model": "m", **known})
+
+    def outcomes(*turns: dict) -> list[tuple]:
+        table = in_order(pa.Table.from_pylist(list(turns), TURNS))
+        rows = pa.Table.from_batches(services(table, _by_complaint()), SERVICES).to_pylist()
+        return [(row["query_id"], row["attempt"], row["chosen"]) for row in rows]
+
+    # Generated again after an answer: not taken. The turn after it is numbered on.
+    again = [at(0, 0), at(1, 0), at(9, 1, "Something else")]
+    assert outcomes(*again) == [("a/0", 1, None), ("a/0", 2, "m"), ("a/2", 1, "m")]
+    # Sent again after a failure, or by a program: no retrial.
+    assert outcomes(at(0, 0, failed=True), at(1, 0)) == [("a/1", 1, "m")]
+    other = at(1, 1, "More"), at(2, 1, "More", failed=True), at(3, 1, "More", regenerated=False)
+    assert outcomes(at(0, 0), *other)[:1] == [("a/0", 1, "m")]
+    # Edited: one more turn, for the detector.
+    assert outcomes(at(0, 0), at(1, 0, "How?")) == [("a/0", 1, "m"), ("a/1", 1, "m")]
+    # The same at the same time, or without times: a duplicate.
+    assert outcomes(at(0, 0), at(0, 0)) == [("a/0", 1, "m")]
+    assert outcomes(at(None, 0), at(None, 0)) == [("a/0", 1, "m")]
+    # Another session's place is another place.
+    assert len(outcomes(at(0, 0), at(1, 0, session="b"))) == 2
