@@ -337,6 +337,11 @@ def _with_contexts(
     texts = pc.unique(rows["text"].drop_null()).to_pylist()
     embedding = embed(texts, encoder, progress=progress)
     if projection is None:
+        if np.ptp(embedding, axis=0).max() < 1e-6:
+            raise InputError(
+                "log: expected queries that differ, to make contexts of their text, got the same "
+                "in all rows; encoder='constant' fits without"
+            )
         projection = pca(embedding, min(dim, *embedding.shape), encoder=encoder.name)
     contexts = dict(zip(texts, projection(embedding, encoder.name), strict=True))
     coded = choice_data_of(

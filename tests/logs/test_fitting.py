@@ -1,0 +1,204 @@
+"""From a log to a posterior in one call: what came of every row is told, and nothing is lost."""
+
+import json
+
+import jax
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from simulated import SECRET, settled, simulate, write
+from typer.testing import CliRunner
+
+import cqbayes
+from cqbayes.catalogue import importer_names, load_model
+from cqbayes.choice import choice_data
+from cqbayes.cli import app
+from cqbayes.embeddings.encoder import Encoder
+from cqbayes.errors import InputError
+from cqbayes.inference import infer
+from cqbayes.logs import fitting
+from cqbayes.logs.fitting import fit, predicted, read_log, save_contexts, shown, told
+from cqbayes.logs.retrials import load_detector
+
+COUNTS = Encoder(
+    "counts", lambda texts: np.array([[1 + t.count(c) for c in "abcdef123"] for t in texts], float)
+)
+
+
+def _services(path, count=60, **cells):
+    """Simulated services of three LLMs, one row a query, and what is in them."""
+    rng = np.random.default_rng(3)
+    context = rng.normal(size=(count, 2))
+    context /= np.linalg.norm(context, axis=1, keepdims=True)
+    choice = rng.integers(0, 3, count)
+    rows = [
+        {
+            "query_id": str(i),
+            "attempt": 1,
+            "offered": ["a", "b"] if choice[i] < 3 else ["a", "c"],
+            "chosen": [None, "a", "b"][choice[i]],
+            "embedding": context[i].tolist(),
+            **cells,
+        }
+        for i in range(count)
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path, context, choice
+
+
+def test_a_log_of_services_gives_the_posterior_of_its_choices(tmp_path):
+    path, context, choice = _services(tmp_path / "log.jsonl")
+    fitted = fit(path, engine="laplace", seed=4)
+    data = choice_data(context, np.ones((60, 2), bool), choice)
+    posterior, _ = infer(jax.random.key(4), load_model("disjoint_mnl"), data, engine="laplace")
+    assert fitted.log.llms == ("a", "b")
+    assert fitted.posterior.model == posterior.model
+    for a, b in zip(jax.tree.leaves(fitted.posterior), jax.tree.leaves(posterior), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-3)
+    found = fitted.acceptance()
+    assert found["mean"].shape == (60, 2)
+    assert found["llm"].values.tolist() == ["a", "b"]
+    by_hand = 1 / (1 + np.exp(-fitted.posterior.mean()["intercept"]))
+    assert np.abs(found["overall_mean"].values - by_hand).max() < 0.15
+    assert cqbayes.fit is fit
+
+
+def test_choice_data_go_in_as_they_are(tmp_path, choices):
+    data, _ = choices(seed=0, num_obs=40)
+    cqbayes.logs.write_choices(tmp_path / "a.parquet", data, list("wxyz"), "simulated")
+    log = read_log(tmp_path / "a.parquet")
+    assert log.llms == tuple("wxyz")
+    np.testing.assert_array_equal(log.data.context, data.context)
+    assert log.inferred == 0
+    assert fitting.aware(load_model("disjoint_mnl"), log) == load_model("disjoint_mnl")
+
+
+@pytest.mark.parametrize("name", importer_names())
+def test_every_format_becomes_choice_data_and_all_counts_add_up(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("CQBAYES_CACHE", str(tmp_path / "cache"))
+    suffix = ".parquet" if name == "realhumaneval" else ".jsonl"
+    turns = settled(simulate(5, sessions=30))
+    path = write(tmp_path / f"log{suffix}", name, turns)
+    log = read_log(path, format=name, encoder=COUNTS, dim=3)
+    assert log.read.read == log.read.kept + sum(log.read.set_aside.values())
+    made = log.made
+    assert made.turns == made.services + made.failed + made.disordered + made.dropped
+    assert log.data.num_obs == made.services > 0
+    assert log.inferred == pytest.approx(made.inferred / made.services)
+    assert (np.asarray(log.data.choice) == 0).sum() == made.retried
+    np.testing.assert_allclose(np.linalg.norm(log.data.context, axis=1), 1, rtol=1e-5)
+    assert SECRET not in "\n".join(told(log))
+    unit = COUNTS.encode(["abc"]) / np.linalg.norm(COUNTS.encode(["abc"]))
+    np.testing.assert_allclose(log.contexts(["abc"]), log.projection(unit), rtol=1e-5)
+
+
+def test_models_know_that_labels_were_inferred(tmp_path):
+    path = write(tmp_path / "log.jsonl", "openai_chat", settled(simulate(6, sessions=30)))
+    fitted = fit(path, format="openai_chat", encoder="constant", engine="laplace")
+    assert fitted.log.inferred > 0
+    settings = dict(fitted.posterior.model.settings)
+    errors = load_detector().errors
+    assert fitted.posterior.model.name == "misclassified"
+    assert settings["base"] == load_model("disjoint_mnl")
+    assert settings["recognised"] == errors.recognised
+    assert settings["specificity"] == errors.specificity
+    face = fit(path, format="openai_chat", encoder="constant", engine="laplace", trust_labels=True)
+    assert face.posterior.model.name == "disjoint_mnl"
+    assert any("inferred" in line for line in told(face.log))
+
+
+@pytest.mark.parametrize(
+    ("chosen", "offered", "note"),
+    [
+        ("a", ["a", "b"], "no service was retried"),
+        (None, ["a", "b"], "no answer was taken"),
+        ("a", ["a"], "one LLM only"),
+    ],
+)
+def test_logs_that_cannot_tell_much_say_so(tmp_path, chosen, offered, note):
+    path, *_ = _services(tmp_path / "log.jsonl", 1, chosen=chosen, offered=offered)
+    log = read_log(path)
+    assert any(note in line for line in log.notes)
+    assert any("the prior decides much" in line for line in log.notes)
+    assert all(f"note: {line}" in told(log) for line in log.notes)
+
+
+def test_logs_that_are_refused(tmp_path, monkeypatch):
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text("")
+    monkeypatch.setenv("CQBAYES_CACHE", str(tmp_path / "cache"))
+    bare, *_ = _services(tmp_path / "bare.jsonl", embedding=None)
+    for path, how, message in (
+        (empty, {}, "expected at least one"),
+        (empty, {"format": "lmsys"}, "expected at least one sound row"),
+        (empty, {"format": "nope"}, "format: expected one of auto, services, choices, .*wildchat"),
+        (bare, {}, "expected text or embeddings, got neither; encoder='constant' fits without"),
+    ):
+        with pytest.raises(InputError, match=message):
+            read_log(path, **how)
+    assert read_log(bare, encoder="constant").data.dim == 1
+    same, *_ = _services(tmp_path / "same.jsonl", embedding=None, text=SECRET)
+    with pytest.raises(InputError, match="expected queries that differ") as refusal:
+        read_log(same, encoder=COUNTS)
+    assert SECRET not in str(refusal.value)
+
+
+def test_text_becomes_contexts_and_new_queries_too(tmp_path, monkeypatch):
+    """From the log to predictions on disk, with an encoder that counts letters."""
+    monkeypatch.setenv("CQBAYES_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("cqbayes.embeddings.encoder.load_encoder", lambda *_: COUNTS)
+    path, *_ = _services(tmp_path / "log.jsonl", 40, embedding=None)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for i, row in enumerate(rows):
+        row["text"] = "abcdef"[i % 6] * (1 + i % 4)
+    path.write_text("\n".join(map(json.dumps, rows)))
+    fitted = fit(path, engine="laplace", dim=2)
+    out = tmp_path / "fit.nc"
+    cqbayes.save_posterior(out, fitted.posterior, fitted.info, llms=list(fitted.log.llms))
+    assert save_contexts(out, fitted.log) == tmp_path / "fit.contexts.safetensors"
+    asked = tmp_path / "asked.txt"
+    asked.write_text("aab\n\nf\n")
+    overall, each = predicted(out, asked)
+    context = fitted.log.contexts(["aab", "f"])
+    expected = shown(fitted.acceptance(context, seed=0), each=True).reset_index()
+    # Not the same draws: a few Monte Carlo errors.
+    np.testing.assert_allclose(each["mean"], expected["mean"], atol=0.05)
+    assert overall.index.tolist() == ["a", "b"]
+    table = pa.table({"embedding": context.tolist()})
+    pq.write_table(table, tmp_path / "asked.parquet")
+    np.testing.assert_allclose(
+        predicted(out, tmp_path / "asked.parquet")[1]["mean"], each["mean"], rtol=1e-4
+    )
+    _, changed = predicted(out, asked, without="a")
+    after = changed[(changed["scenario"] == "after") & (changed["outcome"] == "a")]
+    assert (after["mean"] == 0).all()
+    with pytest.raises(InputError, match="population"):
+        predicted(out, asked, newcomer=True)
+    (tmp_path / "fit.contexts.safetensors").unlink()
+    with pytest.raises(InputError, match="expected the contexts that cqbayes fit writes"):
+        predicted(out, asked)
+
+
+def test_from_the_shell(tmp_path):
+    turns = settled(simulate(7, sessions=40))
+    path = write(tmp_path / "log.jsonl", "litellm", turns)
+    with path.open("a") as file:
+        file.write(f'{{"broken": "{SECRET}"\n')
+    run = CliRunner()
+    arguments = ["fit", str(path), "--format", "litellm", "--encoder", "constant"]
+    arguments += ["--engine", "hmc", "--out", str(tmp_path / "fit.nc")]
+    done = run.invoke(app, [*arguments, "--quarantine", str(tmp_path / "aside.jsonl")])
+    assert done.exit_code == 0, done.output
+    for part in ("set aside", "not a JSON object", "inferred", "probability that", "hmc: ok"):
+        assert part in done.output
+    assert SECRET not in done.output
+    assert SECRET in (tmp_path / "aside.jsonl").read_text()
+    strict = run.invoke(app, [*arguments, "--strict"])
+    assert isinstance(strict.exception, InputError)
+    assert SECRET not in str(strict.exception)
+    pq.write_table(pa.table({"embedding": [[1.0]]}), tmp_path / "asked.parquet")
+    asked = ["predict", str(tmp_path / "fit.nc"), str(tmp_path / "asked.parquet")]
+    done = run.invoke(app, [*asked, "--out", str(tmp_path / "each.csv")])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "each.csv").read_text().startswith("query,llm,mean,lower,upper")
