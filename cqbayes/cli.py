@@ -55,7 +55,7 @@ def fit(
     ] = None,
     last: Annotated[
         str, typer.Option(help="Last turns without a sign: taken, silent or drop.")
-    ] = "taken",
+    ] = "drop",
     threshold: Annotated[
         float, typer.Option(help="Probability of a retrial, from which on.")
     ] = 0.5,
@@ -82,6 +82,10 @@ def fit(
 
     chosen = load_model(model)
     load_engine(engine)
+    if out.suffix not in (".nc", ".zarr"):
+        raise InputError(f"{out}: expected a name that ends in .nc or .zarr")
+    if "time" in chosen.needs and time is None:
+        raise InputError(f"model {model}: expected blocks of time: --time W, for weeks")
     writable_file(out, inputs=(log,), folder_too=out.suffix == ".zarr")
     found = fitting.read_log(
         log,
@@ -100,6 +104,7 @@ def fit(
     if not trust_labels:
         chosen = fitting.aware(chosen, found)
     check_data(chosen, found.data)
+    typer.echo(f"model {chosen!r}\n")
     llms = list(found.llms)
     with bar(f"fit: {engine}", total=1) as advance:
         fitted = fitting.fit_to(found, chosen, engine=engine, seed=seed)
@@ -124,11 +129,15 @@ def fit(
 def predict(
     posterior: Annotated[Path, typer.Argument(help="What cqbayes fit wrote: .nc or .zarr.")],
     queries: Annotated[
-        Path, typer.Argument(help="Text, one query a line; or Parquet with text or embedding.")
+        Path,
+        typer.Argument(help=".txt, one query a line; .jsonl or .parquet with text or embedding."),
     ],
     out: Annotated[Path, typer.Option(help="Table of all queries, CSV.")] = Path("out/predict.csv"),
     without: Annotated[
         str | None, typer.Option(help="What if this LLM answered no more? Shares of all others.")
+    ] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="The one that the log was fitted with, if not the default.")
     ] = None,
     newcomer: Annotated[
         bool, typer.Option(help="Add an LLM that no data are known of; needs a hierarchy.")
@@ -140,12 +149,13 @@ def predict(
     from cqbayes.files import replacing, writable_file
     from cqbayes.logs import fitting
 
-    writable_file(out, inputs=(posterior, queries))
+    writable_file(out, inputs=(posterior, queries, fitting.contexts_of(posterior)))
     overall, rows = fitting.predicted(
         posterior,
         queries,
         without=without,
         newcomer=newcomer,
+        encoder=encoder,
         probability=probability,
         seed=seed,
     )

@@ -163,12 +163,13 @@ def services(
 
 
 def in_order(turns: pa.Table) -> pa.Table:
-    """Turns sorted as :func:`services` wants them: by session, number and time. In memory.
+    """Turns sorted as :func:`services` wants them, in memory.
 
-    Logs of requests have the same number again where a user stayed at one place of a conversation.
-    Those turns are numbered on, and compared: the same text after an answer was generated again,
-    after a failure it was sent again, and another text is one more turn. Rows that are the same at
-    the same time stay duplicates.
+    By session, and in it by time, or by number where a time is absent. Logs of requests have the
+    same number again where a user went back to a place of a conversation: turns are numbered on, so
+    that their numbers grow. At one place, the same text after an answer was generated again, after
+    a failure it was sent again, and another text is one more turn. Rows of the same number and time
+    stay duplicates.
 
     Example:
         >>> turns = [{"session_id": s, "turn": 0, "model": "m", "text": "Why?", "repeated": False,
@@ -178,12 +179,20 @@ def in_order(turns: pa.Table) -> pa.Table:
         {'session_id': ['a', 'b', 'b'], 'turn': [0, 0, 1], 'regenerated': [None, None, True]}
     """
     check_columns("turns", turns.column_names, TURNS.names)
-    order = [(name, "ascending") for name in ("session_id", "turn", "timestamp")]
-    return _numbered_on(turns.sort_by(order).combine_chunks())
+    session = pc.dictionary_encode(turns["session_id"].combine_chunks())
+    code = np.asarray(session.indices)
+    untimed = np.zeros(len(session.dictionary), bool)
+    untimed[code[np.asarray(turns["timestamp"].is_null(), bool)]] = True
+    by_number = np.where(untimed[code], np.asarray(turns["turn"], np.int64), 0)
+    order = ("session_id", "by_number", "timestamp", "turn")
+    sorted_turns = turns.append_column("by_number", pa.array(by_number)).sort_by(
+        [(name, "ascending") for name in order]
+    )
+    return _numbered_on(sorted_turns.select(TURNS.names).combine_chunks())
 
 
 def _numbered_on(turns: pa.Table) -> pa.Table:
-    """With further requests at one place of a session told apart; of sorted turns."""
+    """With numbers that grow, and further requests at one place told apart; of sorted turns."""
     if turns.num_rows < 2:
         return turns
     before, here = turns.slice(0, turns.num_rows - 1), turns.slice(1)
@@ -192,19 +201,22 @@ def _numbered_on(turns: pa.Table) -> pa.Table:
         equal = pc.fill_null(pc.equal(before[name], here[name]), False)
         return np.r_[False, np.asarray(equal, bool)]
 
-    at_one_place = same("session_id") & same("turn")
-    untimed = np.asarray(turns["timestamp"].is_null(), bool)
-    further = at_one_place & ~same("timestamp") & ~(untimed & np.r_[False, untimed[:-1]])
-    if not further.any():
-        return turns
-    added = np.cumsum(further)
     begins = ~same("session_id")
-    added -= np.maximum.accumulate(np.where(begins, added, 0))
+    untimed = np.asarray(turns["timestamp"].is_null(), bool)
+    at_one_time = same("timestamp") | (untimed & np.r_[False, untimed[:-1]])
+    at_one_place = ~begins & same("turn")
+    further = at_one_place & ~at_one_time
+    # The place among those that are no duplicates; numbers grow at least as it does.
+    place = np.cumsum(~(at_one_place & at_one_time))
+    number = np.asarray(turns["turn"], np.int64)
+    session = np.cumsum(begins)
+    ahead = (session << 40) + number - place + (1 << 38)
+    number = np.maximum.accumulate(ahead) - (session << 40) - (1 << 38) + place
     unchanged = further & same("text")
     failed, by_program = flags(turns["failed"]), flags(pc.invert(turns["regenerated"]))
     again = unchanged & ~np.r_[False, failed[:-1]] & ~by_program
     columns = {
-        "turn": pa.array(np.asarray(turns["turn"], np.int64) + added, pa.int32()),
+        "turn": pa.array(number, pa.int32()),
         "regenerated": pc.if_else(pa.array(again), True, turns["regenerated"]),
         "repeated": pc.if_else(pa.array(further), pa.array(unchanged), turns["repeated"]),
     }

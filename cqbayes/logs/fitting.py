@@ -8,6 +8,10 @@ A log that already is a long table of services, or choice data, enters further o
 contexts by a sentence encoder and principal components of the log's own queries. Where outcomes
 were inferred, the model is put into ``misclassified``, with the detector's estimated error rates as
 priors, so that the posterior knows that labels err.
+
+The last turn of a session, to which nothing can be compared, is left out unless it shows what came
+of it: taking it for an answer that was taken would hide the users who leave in silence, and its
+error rates are not the detector's.
 """
 
 import json
@@ -21,7 +25,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute
 import xarray as xr
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from cqbayes.answers import parquet
 from cqbayes.catalogue import importer_names, load_importer, load_model, model_factory
@@ -33,7 +37,7 @@ from cqbayes.errors import InputError
 from cqbayes.inference import InferenceInfo, infer
 from cqbayes.logs import chains, records, table
 from cqbayes.logs.choices import Coded, choice_data_of, read_choices
-from cqbayes.logs.retrials import Detector, load_detector
+from cqbayes.logs.retrials import Detector, Errors, load_detector, of_all_rows
 from cqbayes.logs.schema import TURNS
 from cqbayes.posterior import Posterior
 from cqbayes.predict import acceptance, queries, what_if, with_newcomer
@@ -56,8 +60,12 @@ class Log(NamedTuple):
         users: names of the users, or None where there are none.
         projection: from embeddings to contexts; None where the log brought its own contexts.
         encoder: the sentence encoder; None where no text was embedded.
-        detector: of retrials; None where no outcome was inferred.
-        inferred: share of the services whose outcome was.
+        query: which query each service is of, ``[obs]`` integers: clusters for
+            :mod:`cqbayes.offpolicy`. None for choice data.
+        propensity: with which each was picked ``[obs]``, NaN where unknown; None likewise.
+        errors: how often labels are wrong over all services, where some were inferred and the
+            detector's error rates are known.
+        inferred: share of the services whose outcome was inferred.
         read: what became of the records or rows of the file; None for choice data.
         made: what became of the turns; None where there were none.
         notes: what to know of the log as a whole.
@@ -68,7 +76,9 @@ class Log(NamedTuple):
     users: tuple[str, ...] | None = None
     projection: Projection | None = None
     encoder: Any = None
-    detector: Detector | None = None
+    query: Int[np.ndarray, " obs"] | None = None
+    propensity: Float[np.ndarray, " obs"] | None = None
+    errors: Errors | None = None
     inferred: float = 0.0
     read: Any = None
     made: chains.Report | None = None
@@ -170,17 +180,13 @@ def fit_to(
 def aware(model: PreferenceModel, log: Log) -> PreferenceModel:
     """The model put into ``misclassified`` where outcomes of the log were inferred.
 
-    Its priors are the detector's error rates, where those are known, and its own defaults where
-    they are not.
+    Its priors are ``log.errors``, where those are known, and its own defaults where they are not.
     """
     if not log.inferred or model.name == "misclassified":
         return model
-    errors = None if log.detector is None else log.detector.errors
-    priors = (
-        {}
-        if errors is None
-        else {"recognised": errors.recognised, "specificity": errors.specificity}
-    )
+    priors = {}
+    if log.errors is not None:
+        priors = {"recognised": log.errors.recognised, "specificity": log.errors.specificity}
     return model_factory("misclassified")(base=model, **priors)
 
 
@@ -191,7 +197,7 @@ def read_log(
     dim: int = 16,
     encoder: Any = None,
     projection: Projection | None = None,
-    last: chains.Last = "taken",
+    last: chains.Last = "drop",
     threshold: float = 0.5,
     detector: Detector | None = None,
     time: str | None = None,
@@ -229,6 +235,11 @@ def read_log(
     known = (*FORMATS, *importer_names())
     if format not in known:
         raise InputError(f"format: expected one of {', '.join(known)}, got {format!r}")
+    if not isinstance(log, str | Path | list | tuple):
+        raise InputError(
+            f"log: expected the path of a file, or several, got {type(log).__name__}; choice_data "
+            "and infer take arrays"
+        )
     if format == "choices" or (format == "auto" and _is_choices(log)):
         if not isinstance(log, str | Path):
             raise InputError("choices: expected one file of choice data, got several")
@@ -240,6 +251,7 @@ def read_log(
         stream: Any = table.services(log, rename=rename, quarantine=quarantine, strict=strict)
         batches = _gathered(stream)
         read = stream.report
+        detector = None
     else:
         source = records.turns(load_importer(format), log, quarantine=quarantine, strict=strict)
         turns = chains.in_order(pa.Table.from_batches(_gathered(source), TURNS))
@@ -247,23 +259,83 @@ def read_log(
         detector = load_detector() if detector is None else detector
         stream = chains.services(turns, detector, threshold=threshold, last=last)
         batches, made = list(stream), stream.report
+    if not batches:
+        raise InputError(_nothing(log, format, read, made))
     coded, projection, encoder = _with_contexts(
         batches, dim, encoder, projection, progress, time=time, attributes=attributes
     )
-    rows = coded.data.num_obs
-    inferred = pa.Table.from_batches(batches)["retry_probability"]
+    rows = pa.Table.from_batches(batches)
+    inferred = ~np.asarray(rows["retry_probability"].is_null(), bool)
+    errors = None if detector is None else detector.errors
+    if errors is not None:
+        errors = _over_all(errors, coded.data, inferred) if errors.threshold == threshold else None
+    own = read.notes if isinstance(read, table.ServicesReport) else notes(coded.data)
+    propensity = rows["propensity"]
     return Log(
         coded.data,
         coded.llms,
         coded.users,
         projection,
         encoder,
-        detector,
-        inferred=(rows - inferred.null_count) / rows,
+        query=np.asarray(pc.dictionary_encode(rows["query_id"].combine_chunks()).indices),
+        propensity=np.asarray(pc.fill_null(propensity, np.nan), np.float64),
+        errors=errors,
+        inferred=float(inferred.mean()),
         read=read,
         made=made,
-        notes=notes(coded.data),
+        notes=(*own, *_doubts(read, made, errors, inferred.mean())),
     )
+
+
+def _over_all(errors: Errors, data: ChoiceData, inferred: np.ndarray) -> Errors:
+    choice = np.asarray(data.choice)
+    retried, taken = choice == 0, choice > 0
+
+    def count(which: np.ndarray) -> tuple[int, int]:
+        return int((retried & which).sum()), int((taken & which).sum())
+
+    return of_all_rows(errors, count(~inferred), count(inferred))
+
+
+def _nothing(log: Any, format: str, read: Any, made: chains.Report | None) -> str:
+    """Why a log has no service, in one line."""
+    where = log if isinstance(log, str | Path) else "log"
+    if made is not None and made.dropped:
+        return (
+            f"{where}: expected a session in which something follows or the user gave a sign, got "
+            f"{made.turns:,} turns without; last='taken' takes their answers for taken"
+        )
+    aside = ", ".join(f"{count:,} by {reason!r}" for reason, count in read.set_aside.items())
+    first = next((f", first at {place[0]}" for place in read.places.values() if place), "")
+    hint = f"; other formats are {', '.join(importer_names())}" if format == "auto" else ""
+    return (
+        f"{where}: expected at least one sound row, got none of {read.read:,}"
+        f"{f': set aside {aside}' if aside else ''}{first}{hint}"
+    )
+
+
+def _doubts(
+    read: Any, made: chains.Report | None, errors: Errors | None, inferred: float
+) -> list[str]:
+    """What may be wrong with a log as a whole."""
+    found = []
+    aside = sum(read.set_aside.values())
+    if aside > 0.01 * read.read:
+        found.append(
+            f"{aside:,} of {read.read:,} records are set aside: if they differ from the rest, "
+            "what is learnt is not true of all"
+        )
+    if made is not None and made.assumed:
+        found.append(
+            f"{made.assumed:,} answers are taken by assumption, since nothing follows them: users "
+            "who left in silence among them are counted as satisfied"
+        )
+    if inferred and errors is None:
+        found.append(
+            "how often inferred outcomes are wrong is not known at this threshold, or of this "
+            "detector: the model's default priors are used"
+        )
+    return found
 
 
 def notes(data: ChoiceData) -> tuple[str, ...]:
@@ -372,20 +444,28 @@ def told(log: Log) -> list[str]:
     if log.made is not None:
         counts = ", ".join(f"{value:,} {name}" for name, value in log.made._asdict().items())
         lines += [f"turns: {counts}", ""]
-    if log.inferred and log.detector is not None:
-        errors = log.detector.errors
-        rates = (
-            "unknown"
-            if errors is None
-            else (
-                f"specificity about {_mean(errors.specificity):.2f}, retrials recognised beyond "
-                f"guessing about {_mean(errors.recognised):.2f}"
+    if log.inferred:
+        rates = "their error rates are not known"
+        if log.errors is not None:
+            rates = (
+                f"over all outcomes, specificity is about {_mean(log.errors.specificity):.2f}, and "
+                f"retries are recognised beyond guessing about {_mean(log.errors.recognised):.2f}"
             )
-        )
         lines.append(f"note: {log.inferred:.0%} of the outcomes are inferred; {rates}")
-    lines += [f"note: {note}" for note in log.notes]
+    known = () if log.read is None else getattr(log.read, "notes", ())
+    lines += [f"note: {note}" for note in log.notes if note not in known]
+    lines += _counts(log)
     rows, dim = log.data.context.shape
     return [*lines, f"{rows:,} services of {len(log.llms)} LLMs, contexts of {dim} dimensions", ""]
+
+
+def _counts(log: Log) -> list[str]:
+    """How often each LLM was offered and taken."""
+    offered = np.asarray(log.data.offered)
+    taken = np.bincount(np.maximum(np.asarray(log.data.choice), 0), minlength=len(log.llms) + 1)
+    table = pd.DataFrame({"offered": offered.sum(axis=0), "taken": taken[1:]}, list(log.llms))
+    retried = int((np.asarray(log.data.choice) == 0).sum())
+    return ["", *table.to_string().splitlines(), f"retried: {retried:,}", ""]
 
 
 def _mean(beta: tuple[float, float]) -> float:
@@ -401,15 +481,17 @@ def shown(found: xr.Dataset, each: bool = False) -> pd.DataFrame:
 
 def save_contexts(posterior: Path, log: Log) -> Path | None:
     """Writes beside a posterior how contexts are made of text; None where they are not."""
+    path = contexts_of(posterior)
     if log.projection is None:
+        path.unlink(missing_ok=True)  # of an earlier log
         return None
-    path = _beside(posterior)
     save_projection(path, log.projection)
     return path
 
 
-def _beside(posterior: Path) -> Path:
-    return posterior.with_suffix(".contexts.safetensors")
+def contexts_of(posterior: Path) -> Path:
+    """Where it is written how contexts of a posterior are made of text."""
+    return posterior.with_name(posterior.name + ".contexts.safetensors")
 
 
 def predicted(
@@ -418,6 +500,7 @@ def predicted(
     *,
     without: str | None = None,
     newcomer: bool = False,
+    encoder: str | None = None,
     probability: float = 0.9,
     seed: int = 0,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -425,9 +508,11 @@ def predicted(
 
     Args:
         posterior: as ``cqbayes fit`` wrote it.
-        asked: text, one query a line, or Parquet with a column ``text`` or ``embedding``.
+        asked: ``.txt`` with one query a line, or ``.jsonl`` or ``.parquet`` with ``text`` or
+            ``embedding``.
         without: an LLM that answers no more: shares of an assortment of all, before and after.
         newcomer: whether one more LLM is added that nothing is known of.
+        encoder: name of the one that the log was fitted with; the default one where absent.
         probability: that the intervals hold.
         seed: decides the draws.
 
@@ -441,7 +526,7 @@ def predicted(
     first, second = jax.random.split(jax.random.key(seed))
     if newcomer:
         beliefs, llms = with_newcomer(first, beliefs), [*llms, "newcomer"]
-    at = queries(beliefs, _contexts_of(Path(asked), Path(posterior)))
+    at = queries(beliefs, _contexts_of(Path(asked), Path(posterior), encoder))
     if without is None:
         found = acceptance(second, beliefs, at, llms=llms, probability=probability)
     else:
@@ -452,33 +537,64 @@ def predicted(
     return shown(found), shown(found, each=True).reset_index()
 
 
-def _contexts_of(asked: Path, posterior: Path) -> Float[np.ndarray, "query dim"]:
-    if asked.suffix == ".parquet":
-        with parquet(str(asked), asked) as file:
-            names = file.schema_arrow.names
-            column = next((name for name in ("embedding", "text") if name in names), None)
-            if column is None:
-                raise InputError(f"{asked}: expected a column text or embedding, got neither")
-            values = file.read([column])[column].to_pylist()
-        if any(value is None for value in values):
-            raise InputError(f"{asked}: expected {column} in every row, got null")
-        if column == "embedding":
-            return unit_rows(str(asked), np.array(values, np.float64))
-    else:
-        try:
-            values = asked.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError):
-            raise InputError(f"{asked}: expected a text file in UTF-8 that can be read") from None
-        values = [line for line in values if line.strip()]
+def _contexts_of(
+    asked: Path, posterior: Path, encoder: str | None
+) -> Float[np.ndarray, "query dim"]:
+    kind, values = _asked(asked)
     if not values:
         raise InputError(f"{asked}: expected at least one query, got none")
+    if kind == "embedding":
+        try:
+            return unit_rows(str(asked), np.array(values, np.float64).reshape(len(values), -1))
+        except (TypeError, ValueError):
+            raise InputError(
+                f"{asked}: expected lists of numbers of one length in embedding, got others"
+            ) from None
+    if not all(isinstance(value, str) for value in values):
+        raise InputError(f"{asked}: expected text in every row, got something else")
     from cqbayes.embeddings.encoder import embed, load_encoder
 
-    encoder = load_encoder()
-    place = _beside(posterior)
+    place = contexts_of(posterior)
     if not place.is_file():
         raise InputError(
             f"{place}: expected the contexts that cqbayes fit writes beside a posterior of a log "
-            "with text, found none; give embeddings in Parquet"
+            "with text, found none; give embeddings in Parquet or JSON Lines"
         )
-    return load_projection(place, encoder=encoder.name)(embed(values, encoder, progress=True))
+    chosen = load_encoder(*([] if encoder is None else [encoder]))
+    projection = load_projection(place, encoder=chosen.name)
+    return projection(embed(values, chosen, progress=True))
+
+
+def _asked(path: Path) -> tuple[str, list[Any]]:
+    """Queries of a file: whether they are text or embeddings, and which."""
+    if path.suffix == ".parquet":
+        with parquet(str(path), path) as file:
+            column = _column(path, file.schema_arrow.names)
+            return column, file.read([column])[column].to_pylist()
+    if path.suffix not in (".txt", ".jsonl"):
+        raise InputError(
+            f"{path}: expected .txt with one query a line, or .jsonl or .parquet with text or "
+            f"embedding, got {path.suffix!r}"
+        )
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        raise InputError(f"{path}: expected a file in UTF-8 that can be read") from None
+    lines = [line for line in lines if line.strip()]
+    if path.suffix == ".txt":
+        return "text", lines
+    try:
+        rows = [json.loads(line) for line in lines]
+        column = _column(path, rows[0] if rows else ["text"])
+        return column, [row[column] for row in rows]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise InputError(
+            f"{path}: expected an object with text, or with embedding, in every line"
+        ) from None
+
+
+def _column(path: Path, names: Any) -> str:
+    for column in ("embedding", "text"):
+        if column in names:
+            return column
+    raise InputError(f"{path}: expected a column text or embedding, got neither")

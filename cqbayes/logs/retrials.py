@@ -499,6 +499,48 @@ def error_rates(
     return Errors(threshold, _beta(recognised), _beta(specificity))
 
 
+def of_all_rows(
+    errors: Errors,
+    shown: tuple[int, int],
+    inferred: tuple[int, int],
+    *,
+    seed: int = 0,
+    num_samples: int = 2_000,
+) -> Errors:
+    """Error rates over all services of a log, of which users showed some outcomes themselves.
+
+    What is shown is right, so that with shares ``g`` of the retries and of the acceptances that
+    are shown, ``1 - sensitivity`` and ``1 - specificity`` are ``1 - g`` times the detector's.
+    The shares are estimated from the counts: of the inferred services, retries are as many as make
+    the detector call as many as it did. Rows cannot each have their own error rates instead, since
+    whether an outcome is shown depends on what it is.
+
+    Args:
+        errors: of the detector, on turns that it judged.
+        shown: how many retries and how many acceptances users showed.
+        inferred: how many of each the detector called.
+        seed: of the sampling of error rates.
+        num_samples: how many.
+
+    Example:
+        >>> known = Errors(0.5, (50.0, 50.0), (90.0, 10.0))
+        >>> found = of_all_rows(known, (0, 0), (20, 80))
+        >>> round(found.recognised[0] / sum(found.recognised), 2)
+        0.5
+    """
+    rng = np.random.default_rng(seed)
+    recognised = rng.beta(*errors.recognised, num_samples)
+    specificity = rng.beta(*errors.specificity, num_samples)
+    called, total = inferred[0], sum(inferred)
+    retries = np.clip((called - (1 - specificity) * total) / (recognised * specificity), 0, total)
+    # Half a row on either side: a share is never quite 0 or 1.
+    hidden_retry = (retries + 0.5) / (retries + shown[0] + 0.5)
+    hidden_taken = (total - retries + 0.5) / (total - retries + shown[1] + 0.5)
+    missed = hidden_retry * (1 - recognised) * specificity
+    kept = 1 - hidden_taken * (1 - specificity)
+    return Errors(errors.threshold, _beta(1 - missed / kept), _beta(kept))
+
+
 def _beta(values: np.ndarray) -> tuple[float, float]:
     """The Beta of their mean and variance; no surer than after a thousand observations."""
     mean = min(max(float(values.mean()), 1e-3), 1 - 1e-3)

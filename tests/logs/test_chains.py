@@ -422,5 +422,13 @@ def test_requests_at_one_place_are_told_apart():
     # The same at the same time, or without times: a duplicate.
     assert outcomes(at(0, 0), at(0, 0)) == [("a/0", 1, "m")]
     assert outcomes(at(None, 0), at(None, 0)) == [("a/0", 1, "m")]
+    # Back at an earlier place: in the order of time, with numbers that grow.
+    back = [at(0, 0), at(2, 1, "Two"), at(4, 2, "Three"), at(9, 1, "Two, edited")]
+    table = in_order(pa.Table.from_pylist(back[::-1], TURNS))
+    assert table["text"].to_pylist() == ["Why?", "Two", "Three", "Two, edited"]
+    assert table["turn"].to_pylist() == [0, 1, 2, 3]
+    # Without a time, in the order of numbers.
+    untimed = [at(None, 1, "Two"), at(5, 0)]
+    assert in_order(pa.Table.from_pylist(untimed, TURNS))["turn"].to_pylist() == [0, 1]
     # Another session's place is another place.
     assert len(outcomes(at(0, 0), at(1, 0, session="b"))) == 2

@@ -19,7 +19,7 @@ from cqbayes.errors import InputError
 from cqbayes.inference import infer
 from cqbayes.logs import fitting
 from cqbayes.logs.fitting import fit, predicted, read_log, save_contexts, shown, told
-from cqbayes.logs.retrials import load_detector
+from cqbayes.logs.retrials import Errors, load_detector, of_all_rows
 
 COUNTS = Encoder(
     "counts", lambda texts: np.array([[1 + t.count(c) for c in "abcdef123"] for t in texts], float)
@@ -98,7 +98,9 @@ def test_models_know_that_labels_were_inferred(tmp_path):
     fitted = fit(path, format="openai_chat", encoder="constant", engine="laplace")
     assert fitted.log.inferred > 0
     settings = dict(fitted.posterior.model.settings)
-    errors = load_detector().errors
+    errors = fitted.log.errors
+    assert fitted.log.made.assumed == 0, "what nothing follows is left out"
+    assert errors.threshold == load_detector().errors.threshold
     assert fitted.posterior.model.name == "misclassified"
     assert settings["base"] == load_model("disjoint_mnl")
     assert settings["recognised"] == errors.recognised
@@ -106,6 +108,33 @@ def test_models_know_that_labels_were_inferred(tmp_path):
     face = fit(path, format="openai_chat", encoder="constant", engine="laplace", trust_labels=True)
     assert face.posterior.model.name == "disjoint_mnl"
     assert any("inferred" in line for line in told(face.log))
+    other = read_log(path, format="openai_chat", encoder="constant", threshold=0.3)
+    assert other.errors is None
+    assert any("default priors" in note for note in other.notes)
+    assert dict(fitting.aware(load_model("disjoint_mnl"), other).settings)["recognised"] == (8, 2)
+    kept = read_log(path, format="openai_chat", encoder="constant", last="taken")
+    assert any("by assumption" in note for note in kept.notes)
+
+
+def test_where_users_showed_a_part_error_rates_are_those_of_all():
+    """Half of the retries are shown: the channel of all labels, whoever they are from."""
+    retries, acceptances, sensitivity, specificity = 4_000, 6_000, 0.6, 0.85
+    shown = retries // 2
+    called = sensitivity * (retries - shown) + (1 - specificity) * acceptances
+    recognised = 1 - (1 - sensitivity) / specificity
+    sure = Errors(
+        0.5,
+        (recognised * 1e6, (1 - recognised) * 1e6),
+        (specificity * 1e6, (1 - specificity) * 1e6),
+    )
+    hidden = retries - shown + acceptances
+    found = of_all_rows(sure, (shown, 0), (round(called), hidden - round(called)))
+    kept = found.specificity[0] / sum(found.specificity)
+    hit = 1 - (1 - found.recognised[0] / sum(found.recognised)) * kept
+    assert hit == pytest.approx(0.5 + 0.5 * sensitivity, abs=0.005)
+    assert kept == pytest.approx(specificity, abs=0.005)
+    labels = (hit * retries + (1 - kept) * acceptances) / (retries + acceptances)
+    assert labels == pytest.approx((shown + called) / (retries + acceptances), abs=0.005)
 
 
 @pytest.mark.parametrize(
@@ -119,9 +148,10 @@ def test_models_know_that_labels_were_inferred(tmp_path):
 def test_logs_that_cannot_tell_much_say_so(tmp_path, chosen, offered, note):
     path, *_ = _services(tmp_path / "log.jsonl", 1, chosen=chosen, offered=offered)
     log = read_log(path)
-    assert any(note in line for line in log.notes)
-    assert any("the prior decides much" in line for line in log.notes)
-    assert all(f"note: {line}" in told(log) for line in log.notes)
+    assert any(note in line for line in fitting.notes(log.data))
+    assert any("the prior decides much" in line for line in fitting.notes(log.data))
+    assert "note: " in "\n".join(told(log))
+    assert "retried:" in "\n".join(told(log))
 
 
 def test_logs_that_are_refused(tmp_path, monkeypatch):
@@ -129,9 +159,14 @@ def test_logs_that_are_refused(tmp_path, monkeypatch):
     empty.write_text("")
     monkeypatch.setenv("CQBAYES_CACHE", str(tmp_path / "cache"))
     bare, *_ = _services(tmp_path / "bare.jsonl", embedding=None)
+    junk = tmp_path / "junk.jsonl"
+    junk.write_text(json.dumps({"said": SECRET}))
     for path, how, message in (
         (empty, {}, "expected at least one"),
-        (empty, {"format": "lmsys"}, "expected at least one sound row"),
+        (empty, {"format": "lmsys"}, "expected at least one sound row, got none of 0"),
+        (junk, {}, "got none of 1: set aside 1 by 'query_id', first at junk.jsonl:1; .*wildchat"),
+        (junk, {"format": "lmsys"}, "none of 1: set aside 1 by .*, first at junk.jsonl:1"),
+        (None, {}, "log: expected the path of a file, or several, got NoneType"),
         (empty, {"format": "nope"}, "format: expected one of auto, services, choices, .*wildchat"),
         (bare, {}, "expected text or embeddings, got neither; encoder='constant' fits without"),
     ):
@@ -156,7 +191,7 @@ def test_text_becomes_contexts_and_new_queries_too(tmp_path, monkeypatch):
     fitted = fit(path, engine="laplace", dim=2)
     out = tmp_path / "fit.nc"
     cqbayes.save_posterior(out, fitted.posterior, fitted.info, llms=list(fitted.log.llms))
-    assert save_contexts(out, fitted.log) == tmp_path / "fit.contexts.safetensors"
+    assert save_contexts(out, fitted.log) == tmp_path / "fit.nc.contexts.safetensors"
     asked = tmp_path / "asked.txt"
     asked.write_text("aab\n\nf\n")
     overall, each = predicted(out, asked)
@@ -175,7 +210,8 @@ def test_text_becomes_contexts_and_new_queries_too(tmp_path, monkeypatch):
     assert (after["mean"] == 0).all()
     with pytest.raises(InputError, match="population"):
         predicted(out, asked, newcomer=True)
-    (tmp_path / "fit.contexts.safetensors").unlink()
+    bare = fitted.log._replace(projection=None)
+    assert save_contexts(out, bare) is None, "those of an earlier log would be others"
     with pytest.raises(InputError, match="expected the contexts that cqbayes fit writes"):
         predicted(out, asked)
 
@@ -198,6 +234,12 @@ def test_from_the_shell(tmp_path):
     assert isinstance(strict.exception, InputError)
     assert SECRET not in str(strict.exception)
     pq.write_table(pa.table({"embedding": [[1.0]]}), tmp_path / "asked.parquet")
+    for name, cells in (("x", {"embedding": ["x"]}), ("y", {"other": [1]}), ("z", {"text": [1]})):
+        pq.write_table(pa.table(cells), tmp_path / f"{name}.parquet")
+        bad = run.invoke(
+            app, ["predict", str(tmp_path / "fit.nc"), str(tmp_path / f"{name}.parquet")]
+        )
+        assert isinstance(bad.exception, InputError), name
     asked = ["predict", str(tmp_path / "fit.nc"), str(tmp_path / "asked.parquet")]
     done = run.invoke(app, [*asked, "--out", str(tmp_path / "each.csv")])
     assert done.exit_code == 0, done.output
