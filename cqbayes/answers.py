@@ -8,6 +8,7 @@ Rows are counted from 0, without headers, as they stand in the file.
 """
 
 import hashlib
+import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -215,7 +216,8 @@ def parquet(where: str, path: str | Path, *, buffer_size: int = 0) -> pq.Parquet
     try:
         return pq.ParquetFile(path, buffer_size=buffer_size)
     except OSError as error:
-        reason = error.strerror or "not readable"
+        # Arrow's own text names the path again.
+        reason = os.strerror(error.errno) if error.errno else "not readable"
         raise InputError(f"{where}: expected a readable file, got: {reason}") from None
     except pa.ArrowInvalid:
         raise InputError(f"{where}: expected a Parquet file, got something else") from None

@@ -86,7 +86,6 @@ def fit(
         raise InputError(f"{out}: expected a name that ends in .nc or .zarr")
     if "time" in chosen.needs and time is None:
         raise InputError(f"model {model}: expected blocks of time: --time W, for weeks")
-    writable_file(out, inputs=(log,), folder_too=out.suffix == ".zarr")
     found = fitting.read_log(
         log,
         format=format,
@@ -99,11 +98,12 @@ def fit(
         strict=strict,
         progress=True,
     )
-    for line in fitting.told(found):
-        typer.echo(line)
     if not trust_labels:
         chosen = fitting.aware(chosen, found)
     check_data(chosen, found.data)
+    writable_file(out, folder_too=out.suffix == ".zarr")
+    for line in fitting.told(found):
+        typer.echo(line)
     typer.echo(f"model {chosen!r}\n")
     llms = list(found.llms)
     with bar(f"fit: {engine}", total=1) as advance:

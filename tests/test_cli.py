@@ -129,16 +129,16 @@ def test_log_round_trip(log, choices):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["fit", "absent.parquet"], "absent.parquet: expected a Parquet log, found no such file"),
+        (["fit", "absent.parquet"], "absent.parquet: expected a readable file, got: No such file"),
         (["fit", "LOG", "--model", "nope"], "model: expected one of .*disjoint_mnl"),
         (
             ["fit", "LOG", "--engine", "nope"],
             "engine: expected one of auto, hmc, laplace, nuts, online",
         ),
         (["fit", "LOG", "--out", "FILE/fit.nc"], "FILE: expected a folder that can be written to"),
-        (["fit", "FILE"], "FILE: expected a Parquet log, got another format"),
-        (["fit", "LOG", "--out", "LOG"], "expected another file than the input"),
-        (["fit", "LOG", "--out", "."], "expected the name of a file to write, got a folder"),
+        (["fit", "FILE"], "FILE: expected a file .parquet, .csv, .jsonl"),
+        (["fit", "LOG", "--out", "LOG"], "log.parquet: expected a name that ends in .nc or .zarr"),
+        (["fit", "LOG", "--out", "x.nc/.."], "expected a name that ends in .nc or .zarr"),
         (["simulate", "--policy", "nope"], "policy: expected one of acqb"),
         (["simulate", "--data", "nope"], "data: expected one of synthetic, .*paretobandit3"),
         (

@@ -362,7 +362,7 @@ def notes(data: ChoiceData) -> tuple[str, ...]:
 
 
 def _is_choices(log: str | Path | Sequence[str | Path]) -> bool:
-    if not isinstance(log, str | Path) or Path(log).suffix != ".parquet" or Path(log).is_dir():
+    if not isinstance(log, str | Path) or Path(log).suffix != ".parquet" or not Path(log).is_file():
         return False
     with parquet(str(log), log) as file:
         return {"context", "choice"} <= set(file.schema_arrow.names)

@@ -181,6 +181,7 @@ def test_logs_that_are_refused(tmp_path, monkeypatch):
 
 def test_text_becomes_contexts_and_new_queries_too(tmp_path, monkeypatch):
     """From the log to predictions on disk, with an encoder that counts letters."""
+    pytest.importorskip("safetensors", reason="the extra embed is not installed")
     monkeypatch.setenv("CQBAYES_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("cqbayes.embeddings.encoder.load_encoder", lambda *_: COUNTS)
     path, *_ = _services(tmp_path / "log.jsonl", 40, embedding=None)
