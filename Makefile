@@ -34,9 +34,10 @@ test: env ## the tests, on two cores, warnings as errors
 	JAX_COMPILATION_CACHE_DIR=$(abspath $(VENV))/compiled \
 	  JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.2 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
-whole: env ## what is left out of the tests: analyses run at their smallest, and the wheel
+whole: env ## what make test leaves out: the longest tests, analyses at their smallest, the wheel
 	JAX_COMPILATION_CACHE_DIR=$(abspath $(VENV))/compiled \
-	  JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.2 $(BIN)/python -m pytest -n 2 --dist loadgroup -m "analysis or wheel"
+	  JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.2 $(BIN)/python -m pytest -n 2 --dist loadgroup \
+	  -m "long or analysis or wheel"
 
 lint: env ## ruff: lint and format, without changing anything
 	$(BIN)/ruff check .

@@ -55,6 +55,7 @@ def kept(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "kills"), [("online", 3), ("laplace", 2)])
+@pytest.mark.long
 def test_killed_at_random_moments_it_ends_with_the_same_bits(kind, kills, tmp_path):
     environment = compiling_once(tmp_path / "cache")
 

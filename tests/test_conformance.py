@@ -177,11 +177,15 @@ def test_models_take_numpyros_guides(name, choices):
 # auto only chooses among the others: one model of the first, and one of the last.
 PAIRS = [(m, e) for m in MODELS for e in ENGINES if e != "auto"]
 PAIRS += [("disjoint_mnl", "auto"), ("hierarchical_mnl", "auto")]
+SHORTER = [p for p in PAIRS if p[1] in ("laplace", "nuts") or p[0] == "disjoint_mnl"]
 # What is looked at here does not depend on how long a chain is.
 SHORT = {"nuts": {"num_warmup": 100, "num_draws": 50}, "hmc": {"num_draws": 50}}
 
 
-@pytest.mark.parametrize(("name", "engine"), PAIRS)
+@pytest.mark.parametrize(
+    ("name", "engine"),
+    [pair if pair in SHORTER else pytest.param(*pair, marks=pytest.mark.long) for pair in PAIRS],
+)
 def test_engines_run_on_models_or_say_why_not(name, engine, choices):
     model = catalogue.load_model(name)
     data, _ = choices(seed=0, num_obs=60, full=True)

@@ -118,6 +118,7 @@ def test_few_wrong_labels_bias_the_clean_model(wrong):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_where_a_third_is_wrong_the_model_that_knows_it_covers(disjoint_mnl):
     wrong = 0.3
     logs, truths = mislabelled(3, wrong)

@@ -52,6 +52,7 @@ def four_devices(tmp_path_factory) -> dict:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_four_devices_give_what_one_gives(four_devices):
     assert four_devices["devices"] == four_devices["spread"] == 4
     assert four_devices["verdict"] == "OK"
@@ -67,6 +68,7 @@ def test_devices_exchange_sums_only(four_devices):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_with_their_own_rows_give_the_same(four_devices, tmp_path):
     for report in _run(tmp_path, processes=2, devices=2):
         assert report["devices"] == 4

@@ -306,6 +306,7 @@ def test_a_process_that_dies_is_a_failed_cell_and_the_rest_go_on(jobs, tmp_path,
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_ray_leaves_the_same_bytes_and_no_processes(serial, tmp_path):
     """In a process of its own, since Ray has warnings and threads of its own."""
     pytest.importorskip("ray", reason="Ray is not installed")
@@ -494,6 +495,7 @@ def test_a_full_disk_stops_the_sweep_in_one_line(serial, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_stopped_processes_leave_finished_cells(tmp_path):
     """Killed, then interrupted, the sweep ends with the bytes of one that ran through."""
     sweep = sweep_of({**SMALL, "rounds": 500, "vary": {"seed": list(range(12))}})

@@ -175,6 +175,7 @@ def test_the_choice_shares_are_the_models(key):
     assert (np.abs(share - expected) <= 4 * error).all()
 
 
+@pytest.mark.long
 def test_capacity_is_the_edge_of_stability(key):
     """Just below it the oracle's queue stays short under FIFO, just above it grows without end."""
     population = synthetic(jax.random.key(9))

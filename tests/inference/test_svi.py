@@ -35,6 +35,7 @@ def test_minibatches_reach_the_exact_moments(data):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_guides_that_are_too_narrow_are_told(data):
     """Independent parameters, where contexts with a common mean tie intercepts to slopes."""
     shifted = choice_data(np.asarray(data.context) + 1.5, data.offered, data.choice)
@@ -49,6 +50,7 @@ def test_guides_that_are_too_narrow_are_told(data):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_richer_guide_comes_closer(data):
     """Of intercepts and slopes that are tied: low rank lies between none and all."""
     few = jax.tree.map(lambda column: column[:400], data)

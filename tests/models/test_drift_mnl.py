@@ -81,6 +81,7 @@ def world():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_recovery_of_the_path_and_a_better_view_of_the_present(world):
     truth, time, old, (context, offered, choice) = world
     data = choice_data(*old, time=time)

@@ -79,6 +79,7 @@ def world():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_recovery_and_what_a_new_llm_starts_with(world):
     truth, old, (context, offered, choice) = world
     data = choice_data(*old)

@@ -86,6 +86,7 @@ def world():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_recovery_with_chains_that_agree_on_every_site(world):
     truth, old, (context, offered, choice) = world
     data = choice_data(*old)

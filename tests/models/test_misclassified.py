@@ -72,6 +72,7 @@ def world():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_recovery_and_the_bias_of_taking_inferred_retrials_at_face_value(world, disjoint_mnl):
     truth, data = world
     model = misclassified(disjoint_mnl(prior_sd=2.0))

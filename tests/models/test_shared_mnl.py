@@ -72,6 +72,7 @@ def world():
     return attributes, truth, rows(600, NUM_LLMS - 1), rows(400, NUM_LLMS)
 
 
+@pytest.mark.long
 def test_recovery_and_an_llm_that_was_never_offered(world):
     attributes, truth, old, (context, offered, choice) = world
     data = choice_data(*old, attributes=attributes)

@@ -65,6 +65,7 @@ def world():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_recovery_of_the_slopes_that_matter(world):
     truth, old, (context, offered, choice) = world
     data = choice_data(*old)

@@ -56,6 +56,7 @@ def regret(request, disjoint_mnl):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_contextual_policies_learn_to_route(regret):
     run, at_random = regret
     for name, share in SHARES.items():
