@@ -135,6 +135,17 @@ for name in NAMES:
 #
 # Paired over seeds: what a rival's regret is above ACQB's. It leads where that is positive by more
 # than two standard errors, and is behind where it is negative by more than two.
+#
+# Full runs so far (seed 0, 10,000 rounds, 32 seeds), on three of the data sets at hand:
+#
+# - `llmrouter9`, nine LLMs that disagree: ACQB has less routing regret than `linucb`, `q_ths`,
+#   `cqb_opt`, `ucb_mnl`, `ts_qmb`, `epsilon_greedy`, `greedy` and `ucb_qmb`, by 136 to 2,300, is
+#   level with `thompson` and `beta_thompson`, and has a shorter queue than all but `thompson`
+#   (level). `fifo_acqb` has 123 ± 35 less routing regret and a queue twice as long: routing regret
+#   is counted at the queries that a policy serves, and best first serves others than oldest first.
+# - `paretobandit3` and `paretobandit4`: it does not lead. `beta_thompson`, which sees no contexts,
+#   has less routing regret (310 against 360 ± 3) or as much (390 against 391 ± 3): contexts say
+#   little of which LLM is better there, so that what ACQB spends on learning slopes is not repaid.
 
 
 # %%
@@ -188,7 +199,7 @@ def figure(name: str, numbers: xr.Dataset) -> plt.Figure:
             knows = "0.6" if policy in KNOW_MORE else "C0" if policy in KNOW_HORIZON else "k"
             colour = "C1" if policy == "acqb" else knows
             axis.errorbar(value.value, place, xerr=2 * value.error, fmt="o", ms=4, color=colour)
-        axis.set(xlabel=label, xscale="symlog" if measure == "routing_regret" else "log")
+        axis.set(xlabel=label, xscale="linear" if measure == "routing_regret" else "log")
         axis.grid(alpha=0.25)
     axes[0].set_yticks(range(len(policies)), policies)
     axes[0].invert_yaxis()
