@@ -17,6 +17,7 @@ def outcome(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_report_and_pictures(outcome):
     folder, result = outcome
     text = html.unescape(result.report.read_text())
@@ -35,6 +36,7 @@ def test_report_and_pictures(outcome):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_report_says_what_is_real_and_what_simulated(outcome):
     text = outcome[1].report.read_text()
     assert "users, their retrials and the queue are simulated" in text
