@@ -436,9 +436,10 @@ class Propensities(NamedTuple):
     def of(
         self, place: Any, offered: Bool[Array, " llm"]
     ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        """Probability and standard error of one action; 0 and 0 for no such assortment."""
+        """Probability and standard error of one action; 0 and 0 for no such place or assortment."""
         same = jnp.all(self.assortments == offered, axis=-1)
-        which, known = jnp.argmax(same), jnp.any(same)
+        there = (place >= 0) & (place < len(self.probability))
+        which, known = jnp.argmax(same), jnp.any(same) & there
         probability, error = self.probability[place, which], self.standard_error[place, which]
         return jnp.where(known, probability, 0), jnp.where(known, error, 0)
 

@@ -364,6 +364,8 @@ def test_thompson_propensities_are_how_often_acqb_acts_so(key):
     best = order.argmax(axis=1)
     top = np.argsort(utility[np.arange(num), best], axis=-1)[:, -slate:]
     sets = np.asarray(found.assortments)
+    for nowhere in (-1, len(found.probability)):
+        assert found.of(nowhere, jnp.asarray(sets[0])) == (0, 0)
     for which, members in enumerate(sets):
         for number, room in enumerate(rooms):
             played = (np.asarray(act.query) == room) & (np.asarray(act.offered) == members).all(1)

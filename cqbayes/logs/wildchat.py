@@ -27,8 +27,8 @@ from typing import Any
 import pyarrow as pa
 
 from cqbayes.answers import check_columns
-from cqbayes.errors import InputError
 from cqbayes.logs import records
+from cqbayes.logs.messages import check_messages
 from cqbayes.logs.records import (
     LONG_RECORD,
     MOST_BYTES,
@@ -108,12 +108,7 @@ def turns(path: str | Path | Sequence[str | Path], *, rows: int = 10_000) -> Tur
 
 def _check(where: str, schema: pa.Schema) -> None:
     check_columns(where, schema.names, NEEDED)
-    kind = schema.field("conversation").type
-    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-    if not is_list or not pa.types.is_struct(kind.value_type):
-        raise InputError(f"{where}: expected a list of structs in conversation, got {kind}")
-    inner = [kind.value_type.field(i).name for i in range(kind.value_type.num_fields)]
-    check_columns(f"{where}: structs in conversation", inner, NEEDED_OF_MESSAGES)
+    check_messages(where, schema, "conversation")
 
 
 def _is_wanted(column: str) -> bool:

@@ -415,6 +415,8 @@ def test_requests_at_one_place_are_told_apart():
     assert outcomes(*again) == [("a/0", 1, None), ("a/0", 2, "m"), ("a/2", 1, "m")]
     # Sent again after a failure, or by a program: no retrial.
     assert outcomes(at(0, 0, failed=True), at(1, 0)) == [("a/1", 1, "m")]
+    sent = at(1, 1, "More", failed=True), at(2, 1, "More")
+    assert outcomes(at(0, 0), *sent) == [("a/0", 1, "m"), ("a/2", 1, "m")]
     other = at(1, 1, "More"), at(2, 1, "More", failed=True), at(3, 1, "More", regenerated=False)
     assert outcomes(at(0, 0), *other)[:1] == [("a/0", 1, "m")]
     # Edited: one more turn, for the detector.
