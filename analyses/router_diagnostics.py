@@ -224,7 +224,11 @@ def shown(picture: Any, name: str) -> None:
     print(save(picture.viz["figure"].item(), out / name))
 
 
-shown(arviz_plots.plot_trace(tree, var_names=["intercept"], backend="matplotlib"), "trace.png")
+traces = arviz_plots.plot_trace(
+    tree, var_names=["intercept"], backend="matplotlib", figure_kwargs={"figsize": (12, 7.5)}
+)
+traces.viz["figure"].item().tight_layout()
+shown(traces, "trace.png")
 print(save(rank_figure(tree, "Ranks of the chains, intercepts"), out / "ranks.png"))
 
 # %% [markdown]
@@ -252,6 +256,7 @@ def forest(draws: dict[str, np.ndarray], name: str, label: str, file: str) -> No
     picture = arviz_plots.plot_forest(
         trees,
         combined=True,
+        labels=["llm"],
         backend="matplotlib",
         figure_kwargs={"figsize": (9, 1.2 + 0.42 * len(llms)), "width_ratios": [2, 5]},
     )
@@ -289,7 +294,14 @@ for engine, one in loo.items():
         f"{engine}: elpd {one.elpd:.1f} ± {one.se:.1f}, {one.p:.1f} effective parameters; "
         f"{high} of {one.n_data_points} rows with k-hat above {one.good_k:.2f}"
     )
-shown(arviz_plots.plot_khat(loo["nuts"], backend="matplotlib"), "khat.png")
+picture = arviz_plots.plot_khat(
+    loo["nuts"],
+    backend="matplotlib",
+    visuals={"khat": {"s": 6, "alpha": 0.3}, "hlines": True},
+    figure_kwargs={"figsize": (9, 3.5)},
+)
+picture.viz["figure"].item().axes[0].set(xlabel="row of the log", ylabel="Pareto k-hat")
+shown(picture, "khat.png")
 
 # %% [markdown]
 # ## Calibration on held-out queries

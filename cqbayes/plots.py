@@ -1,5 +1,6 @@
 """Pictures: regret curves, queues and posteriors. The only place that imports Matplotlib."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -150,12 +151,18 @@ def rank_figure(tree: Any, title: str, variable: str = "intercept") -> Figure:
     """ArviZ's rank plots: chains that mix stay inside the grey band."""
     import arviz_plots
 
+    values = tree["posterior"][variable]
+    rows = math.ceil(values.size / (values.sizes["chain"] * values.sizes["draw"]) / 4)  # of ArviZ
     with mpl.rc_context(_STYLE):
         collection = arviz_plots.plot_rank(
-            tree, var_names=[variable], backend="matplotlib", figure_kwargs={"figsize": (11, 3)}
+            tree,
+            var_names=[variable],
+            backend="matplotlib",
+            figure_kwargs={"figsize": (11, 0.8 + 2.2 * rows)},
         )
         figure = _figure_of(collection)
-        figure.suptitle(title, y=1.12)
+        figure.suptitle(title)
+        figure.tight_layout()
     return figure
 
 

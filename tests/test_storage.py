@@ -384,6 +384,7 @@ def test_a_failed_fit_stays_a_failed_fit(data, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["abandonment", "attempt_mnl", "drift_mnl", "low_rank_mnl"])
 def test_posteriors_of_richer_models_survive_with_all_groups(name, choices, tmp_path):
     data, _ = choices(seed=0, num_obs=30, full=True)

@@ -135,6 +135,7 @@ def test_laplace_is_calibrated(model, static):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_hmc_is_calibrated(model, static):
     calibration = calibrate(jax.random.key(5), model, static, hmc, num_replicates=60)
     found = uniformity(calibration)
@@ -145,7 +146,11 @@ def test_hmc_is_calibrated(model, static):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("engine", "settings"),
-    [("nuts", {"num_warmup": 200, "num_draws": 200}), ("svi", {}), ("online", {})],
+    [
+        pytest.param("nuts", {"num_warmup": 200, "num_draws": 200}, marks=pytest.mark.long),
+        ("svi", {}),
+        ("online", {}),
+    ],
 )
 def test_other_engines_are_calibrated(model, static, engine, settings):
     """Few replicates, for gross errors, and all fits: some are short, or poor by their k-hat."""

@@ -81,7 +81,9 @@ def _fit(engine: str, case: str) -> tuple[Posterior, InferenceInfo]:
     return infer(jax.random.key(0), model, CASES[case](), engine=engine, **SHORT.get(engine, {}))
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    "engine", [pytest.param(e, marks=pytest.mark.long) if e == "nuts" else e for e in ENGINES]
+)
 def test_finite_or_refused(engine):
     for case in CASES:
         posterior, info = _fit(engine, case)

@@ -22,9 +22,14 @@ SIZES, SEEDS, ROUNDS = Sizes(4, 3), 4, 400
     ("engine", "schedule", "settings"),
     [
         ("laplace", every(100), {}),
-        ("nuts", doubling(100), {"num_warmup": 150, "num_draws": 100, "num_chains": 1}),
+        pytest.param(
+            "nuts",
+            doubling(100),
+            {"num_warmup": 150, "num_draws": 100, "num_chains": 1},
+            marks=pytest.mark.long,
+        ),
         ("hmc", doubling(100), {"num_chains": 2, "num_draws": 100}),
-        ("svi", doubling(100), {}),
+        pytest.param("svi", doubling(100), {}, marks=pytest.mark.long),
         ("online", None, {}),
     ],
 )
