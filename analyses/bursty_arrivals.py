@@ -2,10 +2,11 @@
 # # What do bursts do to a queue of retrials?
 #
 # The same users, the same mean load, three ways to arrive: a coin flip a round (Bernoulli), as
-# theory has it, and the two traces of Azure's LLM inference service of 2023, of which one is nearly
-# Poisson (`conv`) and one comes in bursts (`code`). Measured are queue length, waits of the queries
-# that departed (mean and 99th percentile), and regret of ACQB, of ACQB in order of arrival, of the
-# best single LLM and of random routing, against the oracle in the same world.
+# theory has it, and the two traces of Azure's LLM inference service of 2023, of which one has gaps
+# nearly as Poisson's but a rate that wanders (`conv`) and one comes in bursts (`code`; coefficients
+# of variation of gaps 1.1 and 13). Measured are queue length, waits of the queries that departed
+# (mean and 99th percentile), and regret of ACQB, of ACQB in order of arrival, of the best single
+# LLM and of random routing, against the oracle in the same world.
 #
 # - **Real**: times of requests (`arrival_traces.parquet` in `$CQBAYES_DATA`; Azure LLM inference
 #   trace 2023, CC BY 4.0), and prompts and scores of three LLMs (`paretobandit3`, which comes with
@@ -17,6 +18,18 @@
 # - **Seeds** are resampled traces: blocks of a twentieth of the trace in random order (circular
 #   block bootstrap), so that the load is equal in the mean and differs from seed to seed. `--seed`
 #   decides all. Policies share arrivals and luck.
+#
+# A full run found (seed 0, means over 24 seeds ± 1 SE; 4 CPU minutes):
+#
+# - **Bursts are what fills a queue, not the router.** At the same 0.8 of capacity the oracle holds
+#   1.22 ± 0.01 queries under a coin, 30 ± 6 under `conv` and 237 ± 28 under `code` (variance over
+#   mean of arrivals in 100 rounds: 0.30, 4.5, 111). ACQB adds 0.42 ± 0.02, 25 ± 5 and 52 ± 8.
+# - **Routing regret does not depend on arrivals**: ACQB 322 ± 4, 335 ± 6, 330 ± 9. Nor is ACQB the
+#   best here: the contexts of `paretobandit3` say little, the best single LLM loses less (256, 263,
+#   240) and holds a little shorter queues under all three.
+# - **Who waits is a matter of order.** Best-first serves old hard queries last: the 99th percentile
+#   of ACQB's waits is 2.2, 4.8 and 2.7 times that of ACQB in order of arrival, at a queue that is
+#   no longer (coin, `conv`) or 2 percent shorter (`code`: 5.7 ± 1.2 queries).
 #
 #     python analyses/bursty_arrivals.py [--smoke] [--out FOLDER] [--seed N] [--redraw]
 

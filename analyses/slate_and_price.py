@@ -20,6 +20,20 @@
 #   that of the run, not of a steady state.
 # - **Seeds**: `--seed` decides all; every policy meets the same arrivals and the same luck.
 #
+# A full run found (seed 0, 6,000 rounds, means over 24 seeds ± 1 SE; 9 CPU minutes):
+#
+# - **Price first**: with K = 1 a price weight cuts cost to 0.065 ± 0.002 (`paretobandit3`) and
+#   0.110 ± 0.009 (`paretobandit4`) of that at lambda = 0, for 0.33 ± 0.05 and 0.19 ± 0.03 more
+#   waiting queries of 1.6: on these two, LLMs differ far more in price than in quality.
+# - **Then answers**: two cheap answers wait less and cost less than one dear one (1.11 queries at
+#   $0.78 against 1.60 at $9.6 per 1,000 on `paretobandit3`). At lambda = 0, K = 2 takes 0.62 of 1.6
+#   queries away at 1.7 times the cost. Nearly the whole front is K = 2 and 3; K = 1 is on it only
+#   where cost counts most.
+# - **Where one answer cannot carry the load**: on `routerbench3k` the best LLM differs by query,
+#   and 0.8 of what an oracle carries is more than ACQB learns to carry with K = 1 in this time (62
+#   ± 5 waiting, growing; the best single LLM 638 ± 20). K = 2 holds 1.6, at 1.27 ± 0.04 times the
+#   cost, K = 3 holds 1.0.
+#
 #     python analyses/slate_and_price.py [--smoke] [--out FOLDER] [--seed N] [--redraw]
 
 # %%
