@@ -22,6 +22,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from cqbayes.checkpoint import Checkpoint, Checkpoints, run_settings
 from cqbayes.choice import ChoiceData
+from cqbayes.compiled import forget_when_many
 from cqbayes.environments import Environment, Metrics, Survey
 from cqbayes.errors import InputError
 from cqbayes.policies import Action, Policy
@@ -130,6 +131,7 @@ def simulate(
         raise InputError(
             f"refit_after: expected ascending rounds between 1 and {rounds - 1}, got {refit_after}"
         )
+    forget_when_many()
     keys = jax.vmap(lambda k: jax.random.split(k, 4))(jax.random.split(key, num_seeds))
     world_keys, policy_keys = (jax.vmap(fast_key)(keys[:, i]) for i in range(2))
     begin_keys, refit_keys = keys[:, 2], keys[:, 3]

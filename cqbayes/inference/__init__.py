@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from cqbayes.choice import ChoiceData
+from cqbayes.compiled import forget_when_many
 from cqbayes.errors import InputError
 from cqbayes.posterior import Posterior
 from cqbayes.preference import PreferenceModel, check_data, sizes_of
@@ -170,6 +171,7 @@ def infer(
             f"start: expected a posterior of {model!r} at {sizes_of(data)}, "
             f"got one of {start.model!r} at {start.sizes}"
         )
+    forget_when_many()
     return run_engine(chosen, key, model, data, start, settings)
 
 
