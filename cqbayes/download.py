@@ -71,11 +71,12 @@ def _continue(url: str, part: Path, progress: bool) -> bool:
         start = have if more else 0
         length = answer.headers.get("Content-Length")
         total = start + int(length) if length else None
-        tag.write_text(answer.headers.get("ETag") or "")
         with (
             open(part, "ab" if more else "wb") as file,
             bar(f"get {part.stem}", total=total or 1, show=progress) as advance,
         ):
+            # Once what was there of another version is gone: killed between, it must not seem new.
+            tag.write_text(answer.headers.get("ETag") or "")
             advance(start if total else 0)
             _copy(answer, file.write, advance if total else lambda amount: None)
     # Without a length, the end of the answer is the end of the file.

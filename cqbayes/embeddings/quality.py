@@ -1,7 +1,9 @@
 """How much contexts say of the LLMs: held-out prediction and ranking, by the best linear parameter.
 
 What a learner with linear utilities could at most come to know from the training split is fitted
-with full information (:mod:`cqbayes.environments.best_linear`) and judged on the held-out split::
+with full information (:mod:`cqbayes.environments.best_linear`) and judged on the held-out split.
+How far parameters are drawn to 0 is chosen for each table, by folds of its training split: with
+one penalty for all, wide contexts would be judged by how much they overfit. ::
 
     log_loss   mean of -(s log p + (1 - s) log(1 - p)) over queries and LLMs, in nats
     auc        area under the curve of p for success, mean over LLMs that both fail and succeed
@@ -13,6 +15,7 @@ A score between 0 and 1 counts as a success from one half on for the area, and a
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
@@ -23,6 +26,8 @@ from cqbayes.environments.scores import ScoreTable
 
 # A score of 0 or 1 is one answer, not a certainty.
 FLOOR = 1e-3
+PENALTIES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)  # of best_linear
+FOLDS = 3
 
 
 class Quality(NamedTuple):
@@ -50,7 +55,7 @@ def quality(table: ScoreTable) -> Quality:
     """
     train, test = table.part("train"), table.part("test")
     predicted = predict(train, test.context)
-    loss = -(test.score * np.log(predicted) + (1 - test.score) * np.log1p(-predicted)).mean(axis=1)
+    loss = _losses(predicted, test.score)
     rows = np.arange(len(test.score))
     routed = test.score[rows, predicted.argmax(axis=1)]
     return Quality(
@@ -68,13 +73,34 @@ def quality(table: ScoreTable) -> Quality:
 def predict(
     train: ScoreTable, context: Float[np.ndarray, "query dim"]
 ) -> Float[np.ndarray, "query llm"]:
-    """Probability of success of each LLM, by logistic regressions on the training queries."""
+    """Probability of success of each LLM, by logistic regressions on the training queries.
+
+    Their penalty is the one by which folds of the training queries predict each other best.
+    """
+    fold = np.arange(len(train.score)) % FOLDS
+
+    def missed(penalty: float) -> float:
+        """Mean log-loss of each fold by the others."""
+        parts = [(train.rows(fold != k), train.rows(fold == k)) for k in range(FOLDS)]
+        found = [_losses(_predict(a, b.context, penalty), b.score).mean() for a, b in parts]
+        return float(np.mean(found))
+
+    return _predict(train, context, min(PENALTIES, key=missed))
+
+
+def _predict(train: ScoreTable, context: np.ndarray, penalty: float) -> np.ndarray:
     chance = np.clip(train.score, FLOOR, 1 - FLOOR)
-    weights = np.asarray(
-        best_linear(jnp.asarray(train.context, float), jnp.asarray(chance, float)), np.float64
-    )
+    given = jnp.asarray(train.context, float), jnp.asarray(chance, float)
+    weights = np.asarray(_fit(*given, penalty), np.float64)
     utility = weights[:, 0] + context @ weights[:, 1:].T
     return np.clip(1 / (1 + np.exp(-utility)), FLOOR, 1 - FLOOR)
+
+
+_fit = jax.jit(best_linear)  # compiled once for all penalties
+
+
+def _losses(predicted: np.ndarray, score: np.ndarray) -> Float[np.ndarray, " query"]:
+    return -(score * np.log(predicted) + (1 - score) * np.log1p(-predicted)).mean(axis=1)
 
 
 def area_under_curve(predicted: Float[np.ndarray, "query llm"], success: np.ndarray) -> float:

@@ -30,20 +30,23 @@ def with_best_linear(population: Population, num_queries: int = NUM_QUERIES) -> 
 
 
 def best_linear(
-    context: Float[Array, "query dim"], chance: Float[Array, "query llm"]
+    context: Float[Array, "query dim"],
+    chance: Float[Array, "query llm"],
+    penalty: float | Array = RIDGE,
 ) -> Float[Array, "llm feature"]:
     """Logistic regressions on probabilities, one for each LLM, by Newton's method.
 
     Args:
         context: of the queries; an intercept is put before them.
         chance: probability that each LLM's answer is taken, in (0, 1).
+        penalty: on the squared parameters, per query.
     """
     z = jax.vmap(_features)(context)
-    ridge = RIDGE * jnp.eye(z.shape[1])
+    ridge = penalty * jnp.eye(z.shape[1])
 
     def step(weights: Array, _: None) -> tuple[Array, None]:
         share = jax.nn.sigmoid(z @ weights.T)
-        slope = (chance - share).T @ z / z.shape[0] - RIDGE * weights
+        slope = (chance - share).T @ z / z.shape[0] - penalty * weights
         curvature = jnp.einsum("ij,ik,il->jkl", share * (1 - share), z, z) / z.shape[0] + ridge
         move = jnp.linalg.solve(curvature, slope[..., None])[..., 0]
         # At most two units of log-odds for the furthest query: Newton overshoots beyond.

@@ -5,6 +5,7 @@ import re
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -122,6 +123,25 @@ def test_what_has_changed_meanwhile_is_fetched_anew(server, tmp_path, tag):
     (tmp_path / "scores.bin.part").write_bytes(b"the beginning of something else")
     (tmp_path / "scores.bin.part.etag").write_text('"one"')
     assert datasets.fetch(_file(server), tmp_path).read_bytes() == CONTENT
+
+
+def test_killed_where_another_version_begins(server, tmp_path, monkeypatch):
+    """What is left is then nothing, and not the old beginning under the new version's name."""
+    server.tag = '"two"'
+    part, tag = tmp_path / "scores.bin.part", tmp_path / "scores.bin.part.etag"
+    part.write_bytes(b"the beginning of something else")
+    tag.write_text('"one"')
+    write = Path.write_text
+
+    def write_then_die(path: Path, text: str) -> None:
+        write(path, text)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", write_then_die)
+        with pytest.raises(KeyboardInterrupt):
+            datasets.fetch(_file(server, None), tmp_path)
+    assert datasets.fetch(_file(server, None), tmp_path).read_bytes() == CONTENT
 
 
 def test_a_server_that_tells_no_length(server, tmp_path):

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from cqbayes.data import llmrouter9, paretobandit4, routellm2, routerbench3k, routerdc7
 
-from cqbayes.answers import from_long
+from cqbayes.answers import from_long, sample
 from cqbayes.errors import InputError
 
 SHARED = Path(
@@ -128,6 +128,43 @@ def test_other_files(tmp_path):
 def test_identifiers_that_are_numbers():
     frame = _frame().assign(query_id=[7, 7, 5, 5, 3, 3])
     assert from_long("x", frame).query_id.tolist() == ["7", "5", "3"]
+
+
+def test_llms_that_come_in_no_order():
+    """Names whose order is not undone by itself: each keeps its scores."""
+    frame = pd.DataFrame(
+        {
+            "query_id": np.repeat(["q", "r"], 3),
+            "task": "t",
+            "prompt": np.repeat(["One?", "Two?"], 3),
+            "model": ["b", "c", "a"] * 2,
+            "score": [0.2, 0.3, 0.1, 0.5, 0.6, 0.4],
+        }
+    )
+    answers = from_long("x", frame)
+    assert answers.llms == ("a", "b", "c")
+    np.testing.assert_array_equal(answers.score, [[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]])
+
+
+def test_a_sample_is_drawn_by_its_seed_and_keeps_the_order():
+    names = [f"q{i:03}" for i in range(300)]
+    frame = pd.DataFrame(
+        {
+            "query_id": names,
+            "task": "t",
+            "prompt": names,
+            "model": "m",
+            "score": np.arange(300) / 300,
+        }
+    )
+    answers = from_long("x", frame)
+    one, again, other = (sample(answers, 100, seed) for seed in (0, 0, 1))
+    place = (one.score[:, 0] * 300).round().astype(int)
+    assert (np.diff(place) > 0).all(), "in their order, and none twice"
+    # Where a third is drawn uniformly; four standard deviations of the mean.
+    assert abs(place.mean() - 149.5) < 4 * 300 / np.sqrt(12 * 100)
+    assert one.query_id.tolist() == again.query_id.tolist() == one.text.tolist()
+    assert one.query_id.tolist() != other.query_id.tolist()
 
 
 # The real tables, where they are

@@ -1,5 +1,7 @@
 """Official files: small ones in the exact schema are read, and what is wrong names its row."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -33,6 +35,12 @@ def _routerbench(num: int = 12) -> pd.DataFrame:
     return frame.astype(dict.fromkeys(LLMS, object) | {"prompt": object, "sample_id": object})
 
 
+def _saved(frame: pd.DataFrame, folder: Path) -> Path:
+    path = folder / "saved.pkl"
+    frame.to_pickle(path)
+    return path
+
+
 @pytest.mark.parametrize("suffix", [".pkl", ".parquet", ".csv"])
 def test_routerbench_in_all_its_forms(tmp_path, suffix):
     frame, path = _routerbench(), tmp_path / f"routerbench_0shot{suffix}"
@@ -52,6 +60,8 @@ def test_routerbench_in_all_its_forms(tmp_path, suffix):
     # A prompt that is there twice is on one side of the split.
     assert answers.text[0] == answers.text[10]
     assert answers.split[0] == answers.split[10]
+    twins = frame.assign(prompt="['The same?']")
+    assert len(set(routerbench.answers(_saved(twins, tmp_path)).split)) == 1
     assert set(answers.split) == {"train", "test"}
 
 
@@ -81,6 +91,10 @@ def test_prompts_that_look_like_lists(given, words):
         (lambda f: f.assign(**{LLMS[1]: [0.5] * 7 + [-1] * 5}), r"scores in \[0, 1\].* row 7"),
         (lambda f: f.assign(**{LLMS[1]: [0.5] * 11 + ["good"]}), "numbers in column .* row 11"),
         (lambda f: f.assign(**{f"{LLMS[1]}|total_cost": [-1.0] * 12}), "costs in dollars.* row 0"),
+        (
+            lambda f: f.assign(**{f"{LLMS[1]}|total_cost": [np.inf] * 12}),
+            "costs in dollars.* row 0",
+        ),
         (lambda f: f.assign(sample_id=["x"] * 12), "each query_id once, not so in row 1"),
         (lambda f: f.assign(sample_id=[None] * 12), "a sample_id in every row, not so in row 0"),
         (lambda f: f.assign(prompt=["x"] * 5 + [None] * 7), "text in every row, not so in row 5"),

@@ -112,6 +112,45 @@ def test_nothing_held_out_is_seen(tmp_path):
             assert not np.array_equal(one.table.context, third.table.context)
 
 
+def test_held_out_queries_have_no_part_in_a_projection(tmp_path):
+    """Other held-out embeddings change neither means nor directions, by any method."""
+    data, encoder = answers()
+    texts = list(data.text[data.split == "test"])
+    moved = Encoder("moved", lambda ts: encoder.encode(ts) + 5 * np.isin(ts, texts)[:, None])
+    for method in ("contrastive", "supervised", "pca"):
+        settings = {"settings": SHORT} if method == "contrastive" else {}
+        one, other = (
+            contexts(data, 2, method=method, encoder=e, folder=tmp_path, **settings).projection
+            for e in (encoder, moved)
+        )
+        np.testing.assert_array_equal(one.mean, other.mean)
+        np.testing.assert_array_equal(one.linear, other.linear)
+
+
+def test_validation_queries_only_say_when_to_stop():
+    """Other ones change the curve of validation, and nothing of what is learnt."""
+    x, score = hidden_direction(0, num=120)
+    held_out = np.random.default_rng(0).permutation(120)[: round(0.15 * 120)]
+    rng = np.random.default_rng(1)
+    x_, score_ = x.copy(), score.copy()
+    x_[held_out], score_[held_out] = rng.normal(size=(18, 12)), rng.random((18, 4))
+    one, other = (
+        contrastive(*data, 2, encoder="e", settings=SHORT)[1] for data in ((x, score), (x_, score_))
+    )
+    assert one.training == other.training
+    assert one.validation != other.validation
+
+
+def test_the_scale_of_embeddings_does_not_matter():
+    x, score = hidden_direction(0, num=120)
+    settings = SHORT._replace(epochs=20, learning_rate=0.01)
+    one, other = (
+        contrastive(size * x, score, 2, encoder="e", settings=settings)[0](size * x)
+        for size in (1, 50)
+    )
+    np.testing.assert_allclose(one, other, atol=1e-2)
+
+
 def test_same_seed_same_bytes_and_another_seed_others():
     x, score = hidden_direction(0, num=120)
 
@@ -149,11 +188,26 @@ def test_a_killed_training_goes_on_to_the_same_result(tmp_path):
         np.testing.assert_array_equal(a, b)
     with pytest.raises(InputError, match="one with other seed"):
         contrastive(x, score, 2, encoder="e", seed=1, settings=SHORT, checkpoint=path)
+    other = SHORT._replace(batch_size=16)
+    with pytest.raises(InputError, match="one with other batch_size"):
+        contrastive(x, score, 2, encoder="e", settings=other, checkpoint=path)
     with pytest.raises(InputError, match="one with other data"):
         contrastive(x, 1 - score**2, 2, encoder="e", settings=SHORT, checkpoint=path)
     path.write_bytes(b"no checkpoint")
     with pytest.raises(InputError, match="expected a checkpoint"):
         contrastive(x, score, 2, encoder="e", settings=SHORT, checkpoint=path)
+
+
+def test_a_training_that_was_killed_past_its_best_epoch_still_knows_it(tmp_path):
+    rng = np.random.default_rng(0)
+    x, score = rng.normal(size=(80, 10)), rng.integers(0, 2, (80, 3)).astype(float)
+    settings = Settings(hidden=64, epochs=200, patience=3, batch_size=32, learning_rate=0.02)
+    path = tmp_path / "training.safetensors"
+    whole, curve = contrastive(x, score, 2, encoder="e", settings=settings, checkpoint=path)
+    assert curve.best_epoch < len(curve.validation)
+    # From what is there after the last epoch, nothing is left to be trained.
+    again, _ = contrastive(x, score, 2, encoder="e", settings=settings, checkpoint=path)
+    np.testing.assert_array_equal(whole.linear, again.linear)
 
 
 def test_it_stops_early_and_goes_back_to_the_best_epoch():

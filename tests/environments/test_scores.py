@@ -2,12 +2,13 @@
 
 import hashlib
 
+import jax
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cqbayes.environments.scores import from_scores, read_scores
+from cqbayes.environments.scores import ScoreTable, from_scores, read_scores
 from cqbayes.errors import InputError
 
 
@@ -70,3 +71,37 @@ def test_unknown_split_and_contradiction(tmp_path):
         table.part("dev")
     with pytest.raises(InputError, match="contradiction"):
         from_scores(table, contradiction=0.5)
+
+
+@pytest.mark.parametrize("contradiction", [0.1, 1 / 22])
+def test_satisfaction_follows_the_score_of_the_row_that_is_drawn(contradiction):
+    rng = np.random.default_rng(0)
+    names = np.array(list("abcde"))
+    table = ScoreTable(
+        name="made-up",
+        llms=("m", "n"),
+        query_id=names,
+        task=names,
+        split=np.full(5, "test"),
+        context=rng.normal(size=(5, 3)),
+        score=np.array([[0, 1], [0.5, 0.1], [1, 0], [0.3, 0.9], [0.7, 0.2]]),
+        cost=rng.random((5, 2)),
+    )
+    population = from_scores(table, contradiction)
+    assert population.cost is not None
+    assert table.cost is not None
+    rows = []
+    for key in jax.random.split(jax.random.key(0), 200):
+        query = population.draw(key)
+        row = int(query.identity)
+        chance = 1 / (1 + np.exp(-np.asarray(population.utility(query))))
+        expected = [contradiction + (1 - 2 * contradiction) * s for s in table.score[row]]
+        np.testing.assert_allclose(chance, expected, rtol=1e-5)
+        np.testing.assert_allclose(query.context, table.context[row], rtol=1e-5)
+        np.testing.assert_allclose(population.cost(query), table.cost[row], rtol=1e-5)
+        rows.append(row)
+    # 40 each, give or take four standard deviations.
+    assert (np.abs(np.bincount(rows, minlength=5) - 40) < 4 * np.sqrt(200 * 0.2 * 0.8)).all()
+    # Half an answer added to either side of ten: section 7's map at 1 / 22.
+    if contradiction == 1 / 22:
+        np.testing.assert_allclose(expected, (10 * table.score[row] + 0.5) / 11)
