@@ -34,7 +34,9 @@ class Quality(NamedTuple):
     """The four numbers above, and their standard errors over held-out queries where they have one.
 
     ``single`` is the held-out score of the LLM that is best on the training queries, ``best`` that
-    of the best LLM for each query: what ``routed`` lies between.
+    of the best LLM for each query: what ``routed`` lies between. ``folds_log_loss`` is the log-loss
+    of folds of the training queries, by which to choose among contexts, and ``losses`` are those
+    of the held-out queries ``[query]``, to compare two kinds of contexts query by query.
     """
 
     log_loss: float
@@ -45,6 +47,8 @@ class Quality(NamedTuple):
     tau: float
     single: float
     best: float
+    folds_log_loss: float
+    losses: Float[np.ndarray, " query"]
 
 
 def quality(table: ScoreTable) -> Quality:
@@ -54,7 +58,7 @@ def quality(table: ScoreTable) -> Quality:
         InputError: for a table without one of the splits.
     """
     train, test = table.part("train"), table.part("test")
-    predicted = predict(train, test.context)
+    predicted, folds_log_loss = predict(train, test.context)
     loss = _losses(predicted, test.score)
     rows = np.arange(len(test.score))
     routed = test.score[rows, predicted.argmax(axis=1)]
@@ -67,15 +71,18 @@ def quality(table: ScoreTable) -> Quality:
         tau=_agreement(predicted, test.score),
         single=float(test.score[:, train.score.mean(axis=0).argmax()].mean()),
         best=float(test.score.max(axis=1).mean()),
+        folds_log_loss=folds_log_loss,
+        losses=loss,
     )
 
 
 def predict(
     train: ScoreTable, context: Float[np.ndarray, "query dim"]
-) -> Float[np.ndarray, "query llm"]:
+) -> tuple[Float[np.ndarray, "query llm"], float]:
     """Probability of success of each LLM, by logistic regressions on the training queries.
 
-    Their penalty is the one by which folds of the training queries predict each other best.
+    Their penalty is the one by which folds of the training queries predict each other best; how
+    well is the second value.
     """
     fold = np.arange(len(train.score)) % FOLDS
 
@@ -85,7 +92,8 @@ def predict(
         found = [_losses(_predict(a, b.context, penalty), b.score).mean() for a, b in parts]
         return float(np.mean(found))
 
-    return _predict(train, context, min(PENALTIES, key=missed))
+    losses = [missed(penalty) for penalty in PENALTIES]
+    return _predict(train, context, PENALTIES[int(np.argmin(losses))]), min(losses)
 
 
 def _predict(train: ScoreTable, context: np.ndarray, penalty: float) -> np.ndarray:
