@@ -18,6 +18,7 @@ _HOMES = {
     "fit": "logs.fitting",
     "growth_exponent": "regret",
     "infer": "inference",
+    "load_answers": "catalogue",
     "load_engine": "catalogue",
     "load_model": "catalogue",
     "load_policy": "catalogue",
@@ -36,7 +37,13 @@ _HOMES = {
 __all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
 
 if TYPE_CHECKING:
-    from cqbayes.catalogue import load_engine, load_model, load_policy, load_scores
+    from cqbayes.catalogue import (
+        load_answers,
+        load_engine,
+        load_model,
+        load_policy,
+        load_scores,
+    )
     from cqbayes.choice import MNL, ChoiceData, choice_data
     from cqbayes.environments.queue import retrial_queue
     from cqbayes.errors import InputError

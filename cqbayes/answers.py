@@ -10,7 +10,9 @@ Rows are counted from 0, without headers, as they stand in the file.
 import hashlib
 import os
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,9 +77,9 @@ def from_long(
             warning, and not refused.
 
     Raises:
-        InputError: names the row of the first query that occurs twice with an LLM, lacks an LLM,
-            has a score outside [0, 1], or does not have the same text, task and split in all its
-            rows.
+        InputError: names the first row that is wrong: a query that occurs twice with an LLM, a
+            score that is absent or outside [0, 1], another text, task or split than the query's
+            first; and the first row of a query that lacks the row of an LLM.
     """
     check_columns(name, frame.columns, ["query_id", "task", "model", "score", text])
     if frame.empty:
@@ -100,6 +102,8 @@ def from_long(
     def wide(column: str, most: float, expected: str) -> np.ndarray:
         values = numbers(name, frame[column], column)
         refuse(name, (values < 0) | (values > most), expected, row)
+        if not drop_incomplete:
+            refuse(name, np.isnan(values), _COMPLETE, row)
         table = np.full(len(query_id) * len(llms), np.nan)
         table[cell] = values
         return table.reshape(len(query_id), len(llms))
@@ -125,6 +129,10 @@ def from_long(
 
 SCORES = "scores in [0, 1], one an LLM"
 COSTS = "costs in dollars, not negative"
+_COMPLETE = (
+    "a score of every LLM, and a cost if there are any (drop_incomplete=True leaves such queries "
+    "out)"
+)
 _LARGEST = float(np.finfo(float).max)
 
 
@@ -178,32 +186,41 @@ def numbers(where: str, values: Any, column: str) -> Float[np.ndarray, " row"]:
 
 
 def check_columns(name: str, there: Iterable[str], needed: Sequence[str]) -> None:
-    """Refuses a table that lacks columns, and names those."""
-    found = set(there)
+    """Refuses a table that lacks columns or has one of them twice, and names those."""
+    found = Counter(there)
     missing = [column for column in needed if column not in found]
     if missing:
         raise InputError(f"{name}: expected columns {', '.join(needed)}; no {', '.join(missing)}")
+    twice = [column for column in needed if found[column] > 1]
+    if twice:
+        raise InputError(f"{name}: expected each column once; not so {', '.join(twice)}")
 
 
 def read_columns(
     where: str, path: str | Path, needed: Sequence[str], optional: Sequence[str] = ()
 ) -> pd.DataFrame:
-    """Some columns of a Parquet file; strings that repeat are held once, as categories.
+    """Some columns of a Parquet file, by row of the file; strings that repeat are held once.
 
     Raises:
-        InputError: for a file that cannot be read, or lacks a column that is needed.
+        InputError: for a file that cannot be read, lacks a column that is needed, or has lists or
+            structs in one.
     """
     with parquet(where, path) as file:
         schema = file.schema_arrow
         check_columns(where, schema.names, needed)
         wanted = [*needed, *(column for column in optional if column in schema.names)]
+        nested = [name for name in wanted if pa.types.is_nested(schema.field(name).type)]
+        if nested:
+            raise InputError(f"{where}: expected strings or numbers in column {nested[0]}")
         table = file.read(wanted)
-    strings = [n for n in wanted if pa.types.is_string(table.schema.field(n).type)]
-    return table.to_pandas(categories=strings)
+        strings = [n for n in wanted if pa.types.is_string(table.schema.field(n).type)]
+        # The index that pandas notes in a file is not the row, and may be one of the columns.
+        return table.to_pandas(categories=strings, ignore_metadata=True)
 
 
-def parquet(where: str, path: str | Path, *, buffer_size: int = 0) -> pq.ParquetFile:
-    """Opens a Parquet file.
+@contextmanager
+def parquet(where: str, path: str | Path, *, buffer_size: int = 0) -> Iterator[pq.ParquetFile]:
+    """Opens a Parquet file; damage that shows only when columns are read is refused as well.
 
     Args:
         where: the data set or file, for messages.
@@ -214,13 +231,21 @@ def parquet(where: str, path: str | Path, *, buffer_size: int = 0) -> pq.Parquet
         InputError: where it cannot be read, or is something else.
     """
     try:
-        return pq.ParquetFile(path, buffer_size=buffer_size)
+        opened = pq.ParquetFile(path, buffer_size=buffer_size)
     except OSError as error:
         # Arrow's own text names the path again.
         reason = os.strerror(error.errno) if error.errno else "not readable"
         raise InputError(f"{where}: expected a readable file, got: {reason}") from None
-    except pa.ArrowInvalid:
+    except (pa.ArrowException, UnicodeDecodeError):
         raise InputError(f"{where}: expected a Parquet file, got something else") from None
+    try:
+        with opened as file:
+            yield file
+    except (pa.ArrowException, OSError, UnicodeDecodeError):
+        # Arrow's own text may show what is in the file.
+        raise InputError(
+            f"{where}: expected a Parquet file that can be read, it is damaged; get it again"
+        ) from None
 
 
 def complete(
@@ -250,13 +275,7 @@ def complete(
     if not missing.any():
         return answers
     if not drop_incomplete:
-        refuse(
-            where,
-            missing,
-            "a score of every LLM, and a cost if there are any (drop_incomplete=True leaves such "
-            "queries out)",
-            row,
-        )
+        refuse(where, missing, _COMPLETE, row)
     kept = answers.rows(~missing)
     if missing.all():
         raise InputError(f"{where}: expected a query with the scores of all LLMs, got none")

@@ -70,14 +70,19 @@ def load_scores(
         settings: further keywords of the data set's ``answers``.
 
     Raises:
-        InputError: for a data set that has no scores, or whose files are not there.
+        InputError: for a data set that has no scores, or whose files are not there, for an unknown
+            method, and for settings where contexts are made already.
     """
+    from cqbayes.embeddings import METHODS, contexts
+
     check_scores(name)
+    if method not in METHODS:
+        raise InputError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
     load = _load("data", "data set", name, "load", None)
     if load is not None:
+        if settings:
+            raise InputError(f"{name}: expected no settings but dim, got {', '.join(settings)}")
         return load(dim=dim)
-    from cqbayes.embeddings import contexts
-
     answers = load_answers(name, **settings)
     return contexts(answers, dim, method=method, progress=progress).table
 

@@ -6,6 +6,7 @@ the user's data folder; in a folder of the data set's name there, or beside one 
 
 import hashlib
 import os
+import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -140,7 +141,7 @@ def check_sha256(path: Path, expected: str | None) -> None:
     """
     noted = _note(path)
     if expected is None and noted.is_file():
-        expected = noted.read_text().split()[0]
+        expected = _noted(noted)
     if expected is None:
         return
     found = sha256_of(path)
@@ -154,6 +155,21 @@ def check_sha256(path: Path, expected: str | None) -> None:
 def _note(path: Path) -> Path:
     """Where the checksum of a download is kept."""
     return path.with_name(path.name + ".sha256")
+
+
+def _noted(note: Path) -> str:
+    """The checksum in a note.
+
+    Raises:
+        InputError: where there is none.
+    """
+    found = re.match(rb"[0-9a-f]{64}\b", note.read_bytes())
+    if found is None:
+        raise InputError(
+            f"{note}: expected the SHA-256 of a download, got something else; remove the note and "
+            "the file, and get it again"
+        )
+    return found[0].decode()
 
 
 def sha256_of(path: Path) -> str:

@@ -1,5 +1,6 @@
 """Downloads that go on where they broke off, with what Python brings along."""
 
+import errno
 import http.client
 import urllib.error
 import urllib.request
@@ -10,6 +11,16 @@ from urllib.parse import urlsplit
 from cqbayes.errors import InputError
 from cqbayes.progress import bar
 
+# Of writing the part. What refuses a connection comes wrapped, without a number.
+_OF_DISKS = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.ENOENT,
+    errno.EIO,
+)
 CHUNK = 1 << 18  # bytes
 PATIENCE = 30.0  # seconds without a byte
 
@@ -26,7 +37,8 @@ def download(url: str, part: Path, *, progress: bool = False) -> Path:
         progress: whether to show a bar.
 
     Raises:
-        InputError: where the server cannot be reached, or has no such file.
+        InputError: where the server cannot be reached, has no such file or answers with a web page,
+            and where the part cannot be written.
     """
     while True:
         before = _size(part)
@@ -39,8 +51,16 @@ def download(url: str, part: Path, *, progress: bool = False) -> Path:
             raise InputError(
                 f"{part.stem}: expected a file at {urlsplit(url).netloc}, got: HTTP {error.code}"
             ) from None
-        except (OSError, http.client.HTTPException) as error:
-            reason = str(getattr(error, "reason", error)) or type(error).__name__
+        except InputError:
+            raise
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            if isinstance(error, OSError) and error.errno in _OF_DISKS:
+                raise InputError(
+                    f"{part}: could not be written: {error.strerror}; the same command goes on "
+                    "later, with room"
+                ) from None
+            # In one line, whatever a server sent.
+            reason = " ".join(str(getattr(error, "reason", error)).split()) or type(error).__name__
         if _size(part) <= before:
             raise InputError(
                 f"{part.stem}: expected an answer of {urlsplit(url).netloc}, got: {reason}; "
@@ -67,7 +87,14 @@ def _continue(url: str, part: Path, progress: bool) -> bool:
         part.unlink()
         return _continue(url, part, progress)
     with answer:
+        if answer.headers.get_content_type() == "text/html":
+            raise InputError(
+                f"{part.stem}: expected a file at {urlsplit(url).netloc}, got a web page; does "
+                "the network want a login?"
+            )
         more = answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+        if answer.status == 206 and not more:
+            raise ConnectionError("a part that was not asked for")
         start = have if more else 0
         length = answer.headers.get("Content-Length")
         total = start + int(length) if length else None

@@ -315,6 +315,8 @@ def test_data_sets_in_the_package_keep_their_promises(name):
         (lambda: catalogue.load_policy("fifo_nope", _setup()), "policy: expected one of"),
         (lambda: catalogue.load_policy("fifo", _setup()), "policy: expected one of"),
         (lambda: catalogue.load_scores("paretobandit3", dim=65), "1 to 64 context dimensions"),
+        (lambda: catalogue.load_scores("paretobandit3", method="nope"), "method: expected one of"),
+        (lambda: catalogue.load_scores("paretobandit3", measured=True), "no settings .* measured"),
     ],
 )
 def test_unknown_names(load, message):

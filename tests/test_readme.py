@@ -29,6 +29,15 @@ def test_the_loop_in_25_lines(capsys):
     assert "acqb" in said or "policy" in said
 
 
+def test_names_in_other_blocks_are_there():
+    """They are not run, since they need data or hours, but what they import and call exists."""
+    for block in re.findall(r"```text\n(.*?)```", README, flags=re.DOTALL):
+        imports = [line for line in block.splitlines() if line.startswith("from ")]
+        exec("\n".join(imports), {})
+        # Modules of the package are there only once somebody has imported them.
+        assert set(re.findall(r"\bcqbayes\.([\w.]+)\(", block)) <= set(cqbayes.__all__)
+
+
 def test_pictures_and_files_that_it_names_exist():
     for name in re.findall(r"\]\(((?!http)[^)]+)\)", README):
         assert (ROOT / name).is_file(), name

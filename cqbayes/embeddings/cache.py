@@ -34,12 +34,17 @@ class Cache:
                     "CREATE TABLE IF NOT EXISTS embedding "
                     "(key BLOB PRIMARY KEY, vector BLOB NOT NULL)"
                 )
+                self._file.execute("SELECT key, vector FROM embedding LIMIT 0")
             except sqlite3.DatabaseError as error:
-                raise InputError(
-                    f"{self.path}: expected a cache of embeddings, got: {error}; delete the file"
-                ) from None
+                raise self._refused(error) from None
             unless_whole.pop_all()
         return self
+
+    def _refused(self, error: sqlite3.DatabaseError) -> InputError:
+        # Another process may hold it, or have no right to it: nothing is wrong with the file.
+        sound = isinstance(error, sqlite3.OperationalError) and "no such" not in str(error)
+        remedy = "" if sound else "; delete the file"
+        return InputError(f"{self.path}: expected a cache of embeddings, got: {error}{remedy}")
 
     def __exit__(self, *_: Any) -> None:
         self._file.close()
@@ -50,9 +55,12 @@ class Cache:
         for start in range(0, len(keys), AT_ONCE):
             part = keys[start : start + AT_ONCE]
             marks = ",".join("?" * len(part))
-            rows = self._file.execute(
-                f"SELECT key, vector FROM embedding WHERE key IN ({marks})", part
-            )
+            try:
+                rows = self._file.execute(
+                    f"SELECT key, vector FROM embedding WHERE key IN ({marks})", part
+                ).fetchall()
+            except sqlite3.DatabaseError as error:
+                raise self._refused(error) from None
             whole = ((key, vector) for key, vector in rows if len(vector) % 4 == 0)
             found.update({key: np.frombuffer(vector, "<f4") for key, vector in whole})
         return found
@@ -65,3 +73,5 @@ class Cache:
                 self._file.executemany("INSERT OR REPLACE INTO embedding VALUES (?, ?)", rows)
         except sqlite3.OperationalError as error:
             raise InputError(f"{self.path}: could not be written: {error}") from error
+        except sqlite3.DatabaseError as error:
+            raise self._refused(error) from None

@@ -28,7 +28,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cqbayes.embeddings.pca import pca
-from cqbayes.embeddings.projection import Hidden, Projection
+from cqbayes.embeddings.projection import Hidden, Projection, check_training
 from cqbayes.errors import InputError
 from cqbayes.files import write_bytes
 from cqbayes.progress import bar
@@ -98,7 +98,8 @@ def contrastive(
         The projection, and the training curve.
 
     Raises:
-        InputError: for too few queries, or a checkpoint of another training.
+        InputError: for too few queries, scores outside [0, 1] or embeddings that are not finite,
+            settings out of range, a checkpoint of another training, and a loss that is not finite.
     """
     import torch  # pyright: ignore[reportMissingImports]
 
@@ -107,6 +108,8 @@ def contrastive(
             f"contrastive: expected at least 20 embeddings with as many scores, "
             f"got {len(embedding)} and {len(score)}"
         )
+    check_training(embedding, score)
+    _check(settings)
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     order = np.random.default_rng(seed).permutation(len(score))
     held_out = max(2, round(settings.validation * len(score)))
@@ -145,6 +148,11 @@ def contrastive(
             batches = _batches(rng.permutation(len(parts["training"])), settings.batch_size)
             made.train(loss, batches)
             made.validate(loss, _batches(np.arange(held_out), settings.batch_size))
+            if not np.isfinite(made.losses["validation"][-1]):
+                raise InputError(
+                    f"contrastive: expected a finite loss, got none in epoch {made.epoch}; try a "
+                    "smaller learning_rate or a larger temperature"
+                )
             if checkpoint is not None:
                 write_bytes(made.saved(identity), checkpoint)
             advance(1)
@@ -175,6 +183,17 @@ def soft_info_nce(z: Any, score: Any, temperature: Any, scale: float) -> Any:
     wanted = logs(-torch.cdist(score, score).square() / scale)
     found = logs(z @ z.T / temperature)
     return (wanted.exp() * (wanted - found)).sum(dim=1).mean()
+
+
+def _check(settings: Settings) -> None:
+    """Refuses settings with which nothing can be trained."""
+    least = {"hidden": 0, "batch_size": 2, "weight_decay": 0, "epochs": 0, "patience": 1}
+    for name, value in settings._asdict().items():
+        if name in least and not value >= least[name]:
+            raise InputError(f"{name}: expected at least {least[name]}, got {value}")
+        most = 1 if name == "validation" else np.inf
+        if name not in least and not 0 < value < most:
+            raise InputError(f"{name}: expected a number between 0 and {most}, got {value}")
 
 
 @contextmanager
@@ -298,7 +317,14 @@ class _Training:
                 f"{path}: expected a checkpoint of this training, got one with other "
                 f"{', '.join(other)}; remove it, or name another file"
             )
-        progress = json.loads(facts["progress"])
+        try:
+            self._go_on(json.loads(facts["progress"]), tensors)
+        except (KeyError, TypeError, ValueError, RuntimeError):
+            raise InputError(
+                f"{path}: expected a checkpoint, got a damaged one; remove it"
+            ) from None
+
+    def _go_on(self, progress: dict[str, Any], tensors: dict[str, Any]) -> None:
         self.epoch, self.best_epoch = progress["epoch"], progress["best_epoch"]
         self.losses = {name: progress[name] for name in self.losses}
         for i, weight in enumerate(self.weights):

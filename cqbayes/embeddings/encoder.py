@@ -74,8 +74,8 @@ def _load(path: str | Path, device: str | None) -> Any:
 
     try:
         return SentenceTransformer(str(path), device=device or "cpu", trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # weights that are damaged or a pickle raise what they like
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(f"encoder: expected a sentence-transformers model, {reason}") from None
 
 
@@ -132,7 +132,7 @@ def embed(
         with bar("encode texts", total=len(new), show=progress and bool(new)) as advance:
             for start in range(0, len(new), CHUNK):
                 part = new[start : start + CHUNK]
-                vectors = _unit(encoder.encode([unique[key] for key in part]))
+                vectors = _unit(encoder.encode([unique[key] for key in part]), len(part))
                 store.put(dict(zip(part, vectors, strict=True)))
                 known.update(zip(part, vectors, strict=True))
                 advance(len(part))
@@ -143,8 +143,12 @@ def _is_unit(vector: np.ndarray) -> bool:
     return bool(abs(np.linalg.norm(vector) - 1) < 1e-3)
 
 
-def _unit(vectors: np.ndarray) -> np.ndarray:
+def _unit(vectors: np.ndarray, count: int) -> np.ndarray:
+    if vectors.ndim != 2 or len(vectors) != count:
+        raise InputError(
+            f"encoder: expected an embedding for each of {count} texts, got shape {vectors.shape}"
+        )
     norm = np.linalg.norm(vectors, axis=1, keepdims=True)
-    if vectors.ndim != 2 or not (np.isfinite(norm) & (norm > 0)).all():
+    if not (np.isfinite(norm) & (norm > 0)).all():
         raise InputError("encoder: expected finite embeddings other than 0, got others")
     return (vectors / norm).astype(np.float32)

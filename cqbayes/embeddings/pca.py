@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
-from cqbayes.embeddings.projection import Projection
+from cqbayes.embeddings.projection import Projection, check_training
 from cqbayes.errors import InputError
 
 
@@ -16,8 +16,10 @@ def pca(embedding: Float[np.ndarray, "query embedding"], dim: int, *, encoder: s
         encoder: name of the encoder of the embeddings.
 
     Raises:
-        InputError: for more dimensions than there are queries or embedding dimensions.
+        InputError: for more dimensions than there are queries or embedding dimensions, and for
+            embeddings that are not finite or all the same.
     """
+    check_training(embedding)
     if not 1 <= dim <= min(embedding.shape):
         raise InputError(
             f"dim: expected 1 to {min(embedding.shape)} for embeddings of shape "

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from cqbayes.answers import SCORES, refuse
 from cqbayes.environments.scores import unit_rows
 from cqbayes.errors import InputError
 from cqbayes.files import write_bytes
@@ -85,6 +86,30 @@ def _gelu(x: np.ndarray) -> np.ndarray:
     return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
 
 
+def check_training(
+    embedding: Float[np.ndarray, "query embedding"],
+    score: Float[np.ndarray, "query llm"] | None = None,
+) -> None:
+    """Refuses training queries that no projection can be fitted to.
+
+    Raises:
+        InputError: for embeddings that are not finite or all the same, and for scores of other
+            queries or outside [0, 1].
+    """
+    if embedding.ndim != 2 or (embedding == embedding[:1]).all():
+        raise InputError(
+            f"embeddings: expected some that differ, one row a query, got shape {embedding.shape}"
+        )
+    refuse("embeddings", ~np.isfinite(embedding), "finite numbers")
+    if score is None:
+        return
+    if score.ndim != 2 or len(score) != len(embedding):
+        raise InputError(
+            f"scores: expected {len(embedding)} rows, one column an LLM, got shape {score.shape}"
+        )
+    refuse("scores", ~((score >= 0) & (score <= 1)), SCORES)
+
+
 def raw(width: int, *, encoder: str) -> Projection:
     """No projection: the embeddings themselves, of ``width`` dimensions."""
     return Projection("raw", encoder, np.zeros(width), np.eye(width))
@@ -127,9 +152,14 @@ def load_projection(path: str | Path, *, encoder: str | None = None) -> Projecti
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, ValueError, SafetensorError) as error:
         raise InputError(f"{path}: expected a projection (safetensors), got: {error}") from None
+    except (RecursionError, AttributeError):  # JSON too deep, and numbers that NumPy lacks
+        facts, arrays = {}, {}
     hidden = [f"hidden.{name}" for name in Hidden._fields]
     whole = {"mean", "linear"}, {"mean", "linear", *hidden}
-    if not {"method", "encoder"} <= set(facts) or set(arrays) not in whole:
+    named = isinstance(facts, dict) and all(
+        isinstance(facts.get(name), str) for name in ("method", "encoder")
+    )
+    if not named or set(arrays) not in whole:
         raise InputError(f"{path}: expected a projection as save_projection writes it, got another")
     layer = Hidden(*(arrays[name] for name in hidden)) if len(arrays) > 2 else None
     made = Projection(facts["method"], facts["encoder"], arrays["mean"], arrays["linear"], layer)

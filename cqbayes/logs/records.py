@@ -364,15 +364,7 @@ def _rows_of(path: Path, is_wanted: Callable[[str], bool]) -> Iterator[Found]:
             if is_wanted(column)
         ]
         batches = file.iter_batches(RECORDS, columns=wanted)
-        while True:
-            try:
-                batch = next(batches, None)
-            except (pa.ArrowException, OSError):
-                raise InputError(
-                    f"{path}: expected a Parquet file that can be read, it is damaged; get it again"
-                ) from None
-            if batch is None:
-                return
+        for batch in batches:
             columns = [(name, _timeless(batch.column(name))) for name in batch.schema.names]
             for i in range(len(batch)):
                 place += 1

@@ -95,7 +95,8 @@ def words(prompt: object) -> object:
 def _read(path: Path) -> pd.DataFrame:
     if path.suffix == ".parquet":
         with parquet(NAME, path) as file:
-            return file.read([c for c in file.schema_arrow.names if _kept(c)]).to_pandas()
+            table = file.read([c for c in file.schema_arrow.names if _kept(c)])
+            return table.to_pandas(ignore_metadata=True)
     if path.suffix == ".csv":
         try:
             # Only an empty field is nothing: a query may well read "None".

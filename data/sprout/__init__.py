@@ -60,6 +60,12 @@ def _files(path: str | Path | None, official: str) -> list[Path]:
     found = sorted(Path(path).glob(f"{official}-*.parquet"))
     if not found:
         raise InputError(f"{NAME}: expected files {official}-*.parquet in {path}, got none")
+    # Each name says how many there are.
+    total = found[0].stem.split("-of-")[-1]
+    if total.isdecimal() and len(found) != int(total):
+        raise InputError(
+            f"{NAME}: expected {int(total)} files {official}-*.parquet in {path}, got {len(found)}"
+        )
     return found
 
 
@@ -77,6 +83,9 @@ def _read(
         if not llms:
             raise InputError(f"{where}: expected a struct column with a score for each LLM")
         parts = ("score",) if prices is None else ("score", *TOKENS)
+        for llm in llms:
+            fields = [field.name for field in schema.field(llm).type]
+            check_columns(f"{where}: {llm}", fields, parts)
         # Answers in full are nearly all of the file, and stay there.
         wanted = [*NEEDED, *(f"{llm}.{part}" for llm in llms for part in parts)]
         table = file.read(wanted)

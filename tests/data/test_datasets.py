@@ -1,5 +1,6 @@
 """Files of data sets: found where they should be, checked, and downloaded even over bad lines."""
 
+import errno
 import hashlib
 import re
 import sys
@@ -24,6 +25,7 @@ class _Server(ThreadingHTTPServer):
     """Serves ``content`` at any path but /absent; drops the line after ``most`` bytes, if any."""
 
     content, tag, most, length = CONTENT, '"one"', None, True
+    kind, odd = "application/octet-stream", None
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -40,6 +42,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_response(302)
             self.send_header("Location", "/file")
             return self.end_headers()
+        if server.odd:
+            return self.wfile.write(server.odd)
         start = 0
         given = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
         if given and self.headers.get("If-Range") in (None, server.tag):
@@ -55,6 +59,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{size - 1}/{size}")
         if server.length:
             self.send_header("Content-Length", str(size - start))
+        self.send_header("Content-Type", server.kind)
         if server.tag:
             self.send_header("ETag", server.tag)
         self.end_headers()
@@ -174,6 +179,59 @@ def test_no_server_no_file_no_address(server, tmp_path, monkeypatch):
     silent = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)  # takes no connection up
     with silent, pytest.raises(InputError, match="timed out"):
         datasets.fetch(_file(silent), tmp_path)
+
+
+def test_what_is_no_file(server, tmp_path):
+    server.kind = "text/html; charset=utf-8"
+    with pytest.raises(InputError, match=r"expected a file at .*, got a web page"):
+        datasets.fetch(_file(server, None), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    server.kind = "application/octet-stream"
+    for odd in (
+        b"not\r\nHTTP\r\n\r\n",
+        b"HTTP/1.0 200 OK\r\nContent-Length: many\r\n\r\n",
+        b"HTTP/1.0 206 OK\r\nContent-Range: bytes 7-8/9\r\n\r\nxy",
+    ):
+        server.odd = odd
+        with pytest.raises(InputError, match=r"expected an answer of .*; the same command") as one:
+            datasets.fetch(_file(server, None), tmp_path)
+        assert str(one.value).isprintable()
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_is_full_is_not_the_network(server, tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(download, "_copy", full)
+    with pytest.raises(InputError, match=r"bin.part: could not be written: No space .* with room"):
+        datasets.fetch(_file(server), tmp_path)
+
+
+def test_killed_before_an_older_part_is_gone(server, tmp_path, monkeypatch):
+    (tmp_path / "scores.bin.part").write_bytes(b"of something else")
+    (tmp_path / "scores.bin.part.etag").write_text('"two"')
+    opened = open
+
+    def killed(path, mode="r", *rest, **more):
+        if "w" in mode and str(path).endswith(".part"):
+            raise KeyboardInterrupt
+        return opened(path, mode, *rest, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("builtins.open", killed)
+        with pytest.raises(KeyboardInterrupt):
+            datasets.fetch(_file(server), tmp_path)
+    assert datasets.fetch(_file(server, None), tmp_path).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("note", [b"", b"\xff\xfe", b"x", b"d0ff  scores.bin"])
+def test_a_note_without_a_checksum(server, tmp_path, note):
+    datasets.fetch(_file(server, None), tmp_path)
+    (tmp_path / "scores.bin.sha256").write_bytes(note)
+    with pytest.raises(InputError, match=r"expected the SHA-256 of a download, .*remove the note"):
+        datasets.fetch(_file(server, None), tmp_path)
+    assert datasets.fetch(_file(server), tmp_path).read_bytes() == CONTENT
 
 
 # Where files are

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from cqbayes.data import llmrouter9, paretobandit4, routellm2, routerbench3k, routerdc7
 
@@ -83,7 +85,8 @@ def test_each_file_has_its_ways(tmp_path):
         (lambda f: f.assign(score=[0.0] * 4 + [1.5, 0.0]), r"scores in \[0, 1\].* row 4"),
         (lambda f: f.assign(score=[0.0] * 4 + [np.inf, 0.0]), r"scores in \[0, 1\].* row 4"),
         (lambda f: f.assign(score=["0"] * 4 + ["x", "0"]), "numbers in column score.* row 4"),
-        (lambda f: f.assign(score=[0.0] * 3 + [None] * 3), "a score of every LLM.* row 2"),
+        (lambda f: f.assign(score=[0.0] * 3 + [None] * 3), "a score of every LLM.* row 3"),
+        (lambda f: f.assign(model=[["a", "b"]] * 6), "strings or numbers in column model"),
         (lambda f: f.assign(cost_usd=[0.0] * 5 + [-1]), "costs in dollars.* row 5"),
         (lambda f: f.assign(model=["a", "b", "a", "a", "a", "b"]), "each query_id once .* row 3"),
         (lambda f: f.assign(model=["a", "b", "a", "c", "a", "b"]), "a score of every LLM.* row 0"),
@@ -109,6 +112,15 @@ def test_rows_are_those_of_the_file_even_where_some_are_left_out(tmp_path):
         routerdc7.answers(_write(tmp_path, frame.drop(columns="score_kind")), measured=True)
 
 
+def test_what_pandas_notes_of_an_index_does_not_count(tmp_path):
+    path = tmp_path / "long.parquet"
+    _frame().set_index(["query_id", "model"]).to_parquet(path)
+    assert routerbench3k.answers(path).query_id.tolist() == ["q2", "q1", "q3"]
+    _frame().assign(score=[0.0, 0.0, 0.0, 7.0, 0.0, 0.0]).iloc[2:].to_parquet(path)
+    with pytest.raises(InputError, match="row 1"):
+        routerbench3k.answers(path)
+
+
 def test_incomplete_queries_can_be_left_out(tmp_path):
     path = _write(tmp_path, _frame().drop(index=3))
     with pytest.warns(UserWarning, match="routerbench3k: 1 of 3 queries lack"):
@@ -123,6 +135,27 @@ def test_other_files(tmp_path):
     (tmp_path / "x.parquet").write_text("not Parquet, as anybody can see")
     with pytest.raises(InputError, match="expected a Parquet file"):
         llmrouter9.answers(tmp_path / "x.parquet")
+
+
+def test_damage_that_shows_only_in_the_columns(tmp_path):
+    frame = _frame().assign(prompt="Of a user.").astype({"prompt": object})
+    path = tmp_path / "long.parquet"
+    frame.to_parquet(path, index=False, compression="none", use_dictionary=False)
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"Of a user.", b"Of a use\xff."))
+    with pytest.raises(InputError, match="it is damaged; get it again") as refusal:
+        llmrouter9.answers(path)
+    assert "Of a" not in str(refusal.value)
+    path.write_bytes(whole[:4] + bytes(400) + whole[404:])
+    with pytest.raises(InputError, match="it is damaged; get it again"):
+        llmrouter9.answers(path)
+
+
+def test_a_column_that_is_there_twice(tmp_path):
+    table = pa.Table.from_pandas(_frame())
+    pq.write_table(table.append_column("score", table["score"]), tmp_path / "long.parquet")
+    with pytest.raises(InputError, match="expected each column once; not so score"):
+        llmrouter9.answers(tmp_path / "long.parquet")
 
 
 def test_identifiers_that_are_numbers():

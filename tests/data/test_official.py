@@ -142,6 +142,8 @@ def test_other_files_are_refused(tmp_path):
     (tmp_path / "x.parquet").write_text("not Parquet, as anybody can see")
     with pytest.raises(InputError, match="expected a Parquet file"):
         routerbench.answers(tmp_path / "x.parquet")
+    _routerbench().set_index("sample_id").to_parquet(tmp_path / "x.parquet")
+    assert routerbench.answers(tmp_path / "x.parquet").query_id[0] == "mmlu-law.val.0"
 
 
 # SPROUT
@@ -196,6 +198,19 @@ def test_sprout(sprout_folder):
     np.testing.assert_allclose(cost[1], [(11 * 3 + 1500) / 1e6, (11 * 0.1 + 20) / 1e6])
     with pytest.raises(InputError, match="a price of each LLM; none of wxai-llama"):
         sprout.answers(sprout_folder, prices={"aws-claude-3-5-sonnet-v1": (3.0, 15.0)})
+    (sprout_folder / "train-00001-of-00002.parquet").unlink()
+    with pytest.raises(InputError, match=r"expected 2 files train-\*.parquet in .*, got 1"):
+        sprout.answers(sprout_folder)
+
+
+def test_sprout_without_token_counts(sprout_folder):
+    frame = _sprout(5)
+    for llm in PRICES:
+        frame[llm] = [{"score": cell["score"]} for cell in frame[llm]]
+    frame.to_parquet(sprout_folder / "train-00000-of-00002.parquet")
+    assert sprout.answers(sprout_folder).cost is None
+    with pytest.raises(InputError, match=r"expected columns score, .*; no num_input_tokens"):
+        sprout.answers(sprout_folder, prices=PRICES)
 
 
 def _set(frame: pd.DataFrame, row: int, **changes) -> pd.DataFrame:

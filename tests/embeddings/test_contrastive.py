@@ -193,6 +193,12 @@ def test_a_killed_training_goes_on_to_the_same_result(tmp_path):
         contrastive(x, score, 2, encoder="e", settings=other, checkpoint=path)
     with pytest.raises(InputError, match="one with other data"):
         contrastive(x, 1 - score**2, 2, encoder="e", settings=SHORT, checkpoint=path)
+    whole_file = path.read_bytes()
+    for cut in (b'"0.best"', rb"\"epoch\""):
+        assert whole_file.count(cut) == 1
+        path.write_bytes(whole_file.replace(cut, cut.replace(b"e", b"x", 1)))
+        with pytest.raises(InputError, match="expected a checkpoint, got a damaged one; remove it"):
+            contrastive(x, score, 2, encoder="e", settings=SHORT, checkpoint=path)
     path.write_bytes(b"no checkpoint")
     with pytest.raises(InputError, match="expected a checkpoint"):
         contrastive(x, score, 2, encoder="e", settings=SHORT, checkpoint=path)
@@ -235,6 +241,18 @@ def test_bad_calls():
         contrastive(x[:10], score[:10], 2, encoder="e")
     with pytest.raises(InputError, match="dim: expected 1 to"):
         contrastive(x, score, 20, encoder="e")
+    one_missing = np.where(np.arange(60)[:, None] == 7, np.nan, score)
+    with pytest.raises(InputError, match=r"scores in \[0, 1\].* not so in row 7"):
+        contrastive(x, one_missing, 2, encoder="e", settings=SHORT)
+    with pytest.raises(InputError, match=r"a finite loss, got none in epoch 1; .*learning_rate"):
+        contrastive(x, score, 2, encoder="e", settings=SHORT._replace(learning_rate=1e30))
+    for name, value, most in (
+        ("batch_size", 1, "at least 2"),
+        ("validation", 1.0, "a number between 0 and 1"),
+        ("temperature", 0.0, "a number between 0 and inf"),
+    ):
+        with pytest.raises(InputError, match=f"{name}: expected {most}, got {value}"):
+            contrastive(x, score, 2, encoder="e", settings=SHORT._replace(**{name: value}))
     data, encoder = answers()
     with pytest.raises(InputError, match="method: expected one of contrastive"):
         contexts(data, 2, method="magic", encoder=encoder)

