@@ -454,11 +454,19 @@ def error_rates(
 ) -> Errors:
     """Beta priors of a detector's error rates, from pairs that it was not trained on.
 
-    With sensitivity ``c`` and specificity ``d``, ``recognised = 1 - (1 - c) / d``. Their means and
-    variances are those of a bootstrap over groups, and the Beta with that mean and variance is
-    given: users differ, and their pairs are not independent. Of the pairs with a doubtful label, a
-    share that is uniform in [0, 1] counts as retrials in each sample: what a retrial is, is
-    uncertain for all of them at once.
+    With sensitivity ``c`` and specificity ``d``, ``recognised = 1 - (1 - c) / d``. Users differ,
+    and their pairs are not independent, so that groups are weighed, as in the Bayesian bootstrap,
+    and before any is seen there is Jeffreys' prior of a share, half a group of either kind::
+
+        w_g ~ Gamma(1),    e, f ~ Gamma(1/2)        for each group, and for the prior
+        c   = (sum_g w_g hits_g + s e) / (sum_g w_g retrials_g + s (e + f))
+
+    with ``s`` the mean number of retrials of a group that has any; ``d`` likewise. With one pair a
+    group ``c ~ Beta(1/2 + hits, 1/2 + misses)``: no error in five pairs does not mean that there
+    are none. Of the pairs with a doubtful label, a share that is uniform in [0, 1] counts as
+    retrials in each sample: what a retrial is, is uncertain for all of them at once. Samples in
+    which the detector is no better than guessing are left out, since no prior of ``misclassified``
+    says that; of the others, the Beta of their mean and variance is given.
 
     Args:
         probability: of each pair, from a fit without its group.
@@ -466,12 +474,22 @@ def error_rates(
         group: whose it is.
         doubtful: whether the label may be either; none where absent.
         threshold: from which on a pair counts as a retrial.
-        seed: of the bootstrap.
-        num_samples: its number of samples.
+        seed: of the sampling.
+        num_samples: how many.
 
     Raises:
-        InputError: where there are fewer than two groups, or the detector is no better than
-            guessing: no prior of ``misclassified`` says that.
+        InputError: where there are fewer than two groups, or the detector is as likely as not no
+            better than guessing.
+
+    Reference:
+        Rubin (1981), The Bayesian bootstrap; Muliere and Secchi (1996), Bayesian nonparametric
+        predictive inference and bootstrap techniques, for its prior; that it is half a group of
+        either kind, and not half a pair, is ours.
+
+    Example:
+        >>> errors = error_rates(np.array([0.9, 0.1] * 5), [1, 0] * 5, range(10))
+        >>> round(errors.specificity[0] / sum(errors.specificity), 1)
+        0.9
     """
     called, truth = probability >= threshold, np.asarray(retrial).astype(bool)
     unsure = np.zeros(len(truth), bool) if doubtful is None else np.asarray(doubtful).astype(bool)
@@ -485,18 +503,31 @@ def error_rates(
         [np.bincount(place, kind & said, num) for kind in kinds for said in (called, ~called)]
     )
     rng = np.random.default_rng(seed)
-    times = rng.multinomial(num, np.full(num, 1 / num), num_samples)
+    times = rng.standard_exponential((num, num_samples))
     share = rng.random(num_samples)
-    hit, missed, wrong, kept, unsure_called, unsure_not = counts @ times.T
+    hit, missed, wrong, kept, unsure_called, unsure_not = counts @ times
     hit, missed = hit + share * unsure_called, missed + share * unsure_not
     wrong, kept = wrong + (1 - share) * unsure_called, kept + (1 - share) * unsure_not
-    good = (hit + missed > 0) & (kept > 0)
-    sensitivity = hit[good] / (hit + missed)[good]
-    specificity = kept[good] / (kept + wrong)[good]
+    sensitivity = _share(rng, hit, missed, _usual(counts[0] + counts[1]))
+    specificity = _share(rng, kept, wrong, _usual(counts[2] + counts[3]))
     recognised = 1 - (1 - sensitivity) / specificity
-    if not good.any() or recognised.mean() <= 0:
+    better = recognised > 0
+    if better.mean() <= 0.5:
         raise InputError("probability: expected a detector better than guessing, got none")
-    return Errors(threshold, _beta(recognised), _beta(specificity))
+    return Errors(threshold, _beta(recognised[better]), _beta(specificity[better]))
+
+
+def _usual(count: np.ndarray) -> float:
+    """How many pairs a group has that has any."""
+    return float(count[count > 0].mean()) if (count > 0).any() else 1.0
+
+
+def _share(
+    rng: np.random.Generator, yes: np.ndarray, no: np.ndarray, size: float
+) -> Float[np.ndarray, " sample"]:
+    """Samples of a share with half a group of either kind more, of so many pairs."""
+    more, less = size * rng.standard_gamma(0.5, (2, len(yes)))
+    return (yes + more) / (yes + no + more + less)
 
 
 def of_all_rows(
