@@ -412,11 +412,14 @@ def fit_detector(
     Raises:
         InputError: as there.
     """
+    import jax
+
     values = np.asarray(values, np.float64)
-    plain = fit_logistic(key, values[:, : len(FEATURES)], retrial, **settings)
+    plain_key, embedded_key = jax.random.split(key)
+    plain = fit_logistic(plain_key, values[:, : len(FEATURES)], retrial, **settings)
     embedded = None
     if values.shape[1] > len(FEATURES):
-        embedded = fit_logistic(key, values, retrial, **settings)
+        embedded = fit_logistic(embedded_key, values, retrial, **settings)
     return Detector(plain, embedded, trained_on=trained_on)
 
 

@@ -3,6 +3,7 @@
 import json
 from datetime import UTC, datetime, timedelta
 
+import jax
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -285,6 +286,20 @@ def test_error_rates_of_few_labels_hold_the_truth_as_often_as_they_say(groups, e
     print("of intervals of 90 percent, recognised and specificity held by", held, len(inside))
     assert len(inside) > 300
     assert ((held > 0.85) & (held < 0.99)).all()
+
+
+def test_each_fit_of_a_detector_has_its_own_key(key, monkeypatch):
+    keys = []
+
+    def fit(key, values, *_, **__):
+        keys.append(jax.random.key_data(key).tolist())
+        return load_detector().plain
+
+    monkeypatch.setattr("cqbayes.logs.retrials.fit_logistic", fit)
+    fit_detector(key, np.zeros((4, len(FEATURES) + 1)), [0, 1] * 2, trained_on="nothing")
+    assert len(keys) == 2
+    assert jax.random.key_data(key).tolist() not in keys
+    assert keys[0] != keys[1]
 
 
 def test_error_rates_are_as_wide_as_users_differ():
