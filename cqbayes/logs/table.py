@@ -253,7 +253,7 @@ class Services(Iterator[pa.RecordBatch]):
     def _set_aside(self, faults: Iterable[Fault]) -> None:
         for file, line, rule, record in faults:
             place = f"{self._names[file]}:{line}"
-            self._ledger.put_aside(rule.name, place, record, f"expected {rule.expected}")
+            self._ledger.put_aside(rule.name, place, record, rule.expected)
 
     def _notes(self) -> Iterator[str]:
         kept, aside = self._ledger.kept, self._ledger.set_aside
