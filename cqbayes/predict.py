@@ -241,6 +241,13 @@ def what_if(
                 "shared_mnl, to change them in; this one has none"
             )
         after = queries(posterior, at.context, **(_optional(at) | {"attributes": attributes}))
+    if np.array_equal(sets, after_sets) and (
+        attributes is None or np.array_equal(at.attributes, after.attributes)
+    ):
+        raise InputError(
+            "what_if: expected a change, got one that changes nothing for any query; take without "
+            "of an LLM that is offered, adding of one that is not, or other attributes"
+        )
 
     def compared(chunk: tuple[Situation, Array, Situation, Array]) -> Array:
         before = _chosen(model, params, *chunk[:2], seen)
