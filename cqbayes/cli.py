@@ -134,7 +134,8 @@ def predict(
     ],
     out: Annotated[Path, typer.Option(help="Table of all queries, CSV.")] = Path("out/predict.csv"),
     without: Annotated[
-        str | None, typer.Option(help="What if this LLM answered no more? Shares of all others.")
+        str | None,
+        typer.Option(help="What if this LLM, by name or number, answered no more? Shares."),
     ] = None,
     encoder: Annotated[
         str | None, typer.Option(help="The one that the log was fitted with, if not the default.")

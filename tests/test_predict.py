@@ -255,6 +255,9 @@ def test_bad_calls(key):
         "kind: expected eti or hdi, got 'mode'": lambda: acceptance(
             key, posterior, at, kind="mode"
         ),
+        "llms: expected none called retry or silence, .*, got one called retry": lambda: shares(
+            key, posterior, at, everyone, llms=["a", "retry", "c"]
+        ),
         "probability: expected": lambda: acceptance(key, posterior, at, probability=90),
         "llms: expected 3 different names": lambda: acceptance(key, posterior, at, llms=["a"]),
         "num_draws: expected at least 1": lambda: acceptance(key, posterior, at, num_draws=0),

@@ -15,6 +15,7 @@ error rates are not the detector's.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,7 +41,7 @@ from cqbayes.logs.choices import Coded, choice_data_of, read_choices
 from cqbayes.logs.retrials import Detector, Errors, load_detector, of_all_rows
 from cqbayes.logs.schema import TURNS
 from cqbayes.posterior import Posterior
-from cqbayes.predict import acceptance, queries, what_if, with_newcomer
+from cqbayes.predict import acceptance, check_llm_names, queries, what_if, with_newcomer
 from cqbayes.preference import PreferenceModel
 from cqbayes.storage import load_posterior
 
@@ -230,7 +231,8 @@ def read_log(
 
     Raises:
         InputError: for what cannot be read, for an unknown format, for text without an encoder, and
-            for a log that has no service, or more than fit into memory.
+            for a log that has no service, or more than fit into memory, or an LLM that is called
+            ``retry`` or ``silence``.
     """
     known = (*FORMATS, *importer_names())
     if format not in known:
@@ -245,6 +247,7 @@ def read_log(
             raise InputError("choices: expected one file of choice data, got several")
         data, names = read_choices(log)
         llms = tuple(names or (f"llm{j}" for j in range(data.num_llms)))
+        check_llm_names(llms)
         return Log(data, llms, notes=notes(data))
     made = None
     if format in ("auto", "services"):
@@ -261,10 +264,11 @@ def read_log(
         batches, made = list(stream), stream.report
     if not batches:
         raise InputError(_nothing(log, format, read, made))
+    rows = pa.Table.from_batches(batches)
+    check_llm_names(pc.list_flatten(rows["offered"]).unique().to_pylist())
     coded, projection, encoder = _with_contexts(
         batches, dim, encoder, projection, progress, time=time, attributes=attributes
     )
-    rows = pa.Table.from_batches(batches)
     inferred = ~np.asarray(rows["retry_probability"].is_null(), bool)
     errors = None if detector is None else detector.errors
     if errors is not None:
@@ -510,7 +514,8 @@ def predicted(
         posterior: as ``cqbayes fit`` wrote it.
         asked: ``.txt`` with one query a line, or ``.jsonl`` or ``.parquet`` with ``text`` or
             ``embedding``.
-        without: an LLM that answers no more: shares of an assortment of all, before and after.
+        without: an LLM that answers no more, by name or else by number: shares of an assortment of
+            all, before and after.
         newcomer: whether one more LLM is added that nothing is known of.
         encoder: name of the one that the log was fitted with; the default one where absent.
         probability: that the intervals hold.
@@ -525,16 +530,33 @@ def predicted(
     beliefs: Posterior = stored.posterior
     first, second = jax.random.split(jax.random.key(seed))
     if newcomer:
-        beliefs, llms = with_newcomer(first, beliefs), [*llms, "newcomer"]
+        beliefs, llms = with_newcomer(first, beliefs), [*llms, _new_name(llms)]
     at = queries(beliefs, _contexts_of(Path(asked), Path(posterior), encoder))
     if without is None:
         found = acceptance(second, beliefs, at, llms=llms, probability=probability)
     else:
         everybody = np.ones(len(llms), bool)
         found = what_if(
-            second, beliefs, at, everybody, without=without, llms=llms, probability=probability
+            second,
+            beliefs,
+            at,
+            everybody,
+            without=_llm(without, llms),
+            llms=llms,
+            probability=probability,
         )
     return shown(found), shown(found, each=True).reset_index()
+
+
+def _new_name(llms: Sequence[str]) -> str:
+    """A name for a newcomer that nobody has."""
+    names = ("newcomer", *(f"newcomer{number}" for number in range(2, len(llms) + 2)))
+    return next(name for name in names if name not in llms)
+
+
+def _llm(said: str, llms: Sequence[str]) -> str | int:
+    """An LLM by its name, or else, as the shell has only strings, by its number."""
+    return int(said) if said not in llms and re.fullmatch("[0-9]{1,9}", said) else said
 
 
 def _contexts_of(

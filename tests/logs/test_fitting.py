@@ -4,6 +4,7 @@ import json
 
 import jax
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -215,6 +216,54 @@ def test_text_becomes_contexts_and_new_queries_too(tmp_path, monkeypatch):
     assert save_contexts(out, bare) is None, "those of an earlier log would be others"
     with pytest.raises(InputError, match="expected the contexts that cqbayes fit writes"):
         predicted(out, asked)
+
+
+@pytest.mark.parametrize("name", ["retry", "silence"])
+def test_an_llm_that_is_called_like_an_outcome_is_refused(tmp_path, name):
+    path, *_ = _services(tmp_path / "log.jsonl", chosen=None, offered=["a", name])
+    with pytest.raises(InputError, match=f"none called retry or silence, .*called {name}"):
+        read_log(path)
+    data = choice_data([[1.0]], [[True, True]], [1])
+    cqbayes.logs.write_choices(tmp_path / "a.parquet", data, ["a", name], "simulated")
+    with pytest.raises(InputError, match="none called retry or silence"):
+        read_log(tmp_path / "a.parquet")
+
+
+def _predict(tmp_path, model, llms, *arguments):
+    """``cqbayes predict`` of a posterior of simulated choices, and its table."""
+    data = choice_data(np.ones((9, 1)), np.ones((9, len(llms)), bool), np.arange(9) % 3)
+    settings = {} if model == "disjoint_mnl" else {"num_warmup": 5, "num_draws": 5, "num_chains": 2}
+    engine = "nuts" if settings else "laplace"
+    made = infer(jax.random.key(0), load_model(model), data, engine=engine, **settings)
+    cqbayes.save_posterior(tmp_path / "fit.nc", *made, llms=llms)
+    pq.write_table(pa.table({"embedding": [[1.0]]}), tmp_path / "asked.parquet")
+    where = [str(tmp_path / name) for name in ("fit.nc", "asked.parquet")]
+    out = tmp_path / "each.csv"
+    done = CliRunner().invoke(app, ["predict", *where, "--out", str(out), *arguments])
+    return done, pd.read_csv(out) if done.exit_code == 0 else None
+
+
+def test_the_shell_removes_an_llm_by_its_name_or_its_number(tmp_path):
+    """A name comes first, also one that is a number: LLM 0 is called 1 here."""
+    for llms, said, gone in (
+        (["1", "7"], "1", "1"),
+        (["1", "7"], "0", "1"),
+        (["a", "b"], "1", "b"),
+    ):
+        done, table = _predict(tmp_path, "disjoint_mnl", llms, "--without", said)
+        assert done.exit_code == 0, done.output
+        after = table[(table["scenario"] == "after") & (table["mean"] == 0)]
+        assert after["outcome"].astype(str).tolist() == [gone]
+    for said in ("2", "c", "9" * 5_000):
+        done, _ = _predict(tmp_path, "disjoint_mnl", ["a", "b"], "--without", said)
+        assert isinstance(done.exception, InputError)
+        assert "LLM: expected one of a, b or a number below 2" in str(done.exception)
+
+
+def test_a_newcomer_has_a_name_that_nobody_has(tmp_path):
+    done, table = _predict(tmp_path, "hierarchical_mnl", ["newcomer", "b"], "--newcomer")
+    assert done.exit_code == 0, done.output
+    assert table["llm"].tolist() == ["newcomer", "b", "newcomer2"]
 
 
 def test_from_the_shell(tmp_path):
