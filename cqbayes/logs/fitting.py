@@ -360,6 +360,12 @@ def notes(data: ChoiceData) -> tuple[str, ...]:
         found.append("no answer was taken: how LLMs differ can hardly be learnt")
     if offered.any(axis=0).sum() == 1:
         found.append("one LLM only: what is learnt does not help to choose among several")
+    nobody = 0 if data.user is None else int((np.asarray(data.user) >= data.num_users).sum())
+    if nobody:
+        found.append(
+            f"{nobody:,} of {data.num_obs:,} services have no user: none of them are linked, and a "
+            "model of users takes each for the median user"
+        )
     if data.num_obs < 10 * data.num_llms:
         found.append(f"{data.num_obs:,} services of {data.num_llms} LLMs: the prior decides much")
     return tuple(found)
