@@ -1,8 +1,9 @@
 """The command line. Nothing heavy is imported before a command runs."""
 
+import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -282,11 +283,27 @@ def get_data(
 
 def main() -> None:
     """Runs a command; bad input is one line on standard error and exit code 2."""
+    before, code = signal.signal(signal.SIGTERM, _terminated), 0
     try:
         app()
     except InputError as error:
         typer.echo(f"cqbayes: {error}", err=True)
-        sys.exit(2)
+        code = 2
+    except _Terminated:
+        code = 128 + signal.SIGTERM
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    # Out here the frames that failed are gone, and with them what they had begun to write.
+    if code:
+        sys.exit(code)
+
+
+class _Terminated(BaseException):
+    """SIGTERM, which ends a command as Ctrl-C does: what it has begun to write is removed."""
+
+
+def _terminated(number: int, frame: Any) -> NoReturn:
+    raise _Terminated
 
 
 if __name__ == "__main__":
