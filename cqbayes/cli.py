@@ -66,6 +66,12 @@ def fit(
     time: Annotated[
         str | None, typer.Option(help="Blocks of time, for models that drift: h, D or W.")
     ] = None,
+    rename: Annotated[
+        list[str], typer.Option(help="A column of the log and its name here: id=query_id.")
+    ] = [],  # noqa: B006  (typer's way to give a default)
+    sort: Annotated[
+        bool, typer.Option(help="Put rows in order first; needs the extra logs.")
+    ] = False,
     quarantine: Annotated[
         Path | None, typer.Option(help="JSON Lines for what is set aside; holds users' text.")
     ] = None,
@@ -95,6 +101,8 @@ def fit(
         last=last,  # pyright: ignore[reportArgumentType]
         threshold=threshold,
         time=time,
+        rename=fitting.renaming(rename),
+        sort=sort,
         quarantine=quarantine,
         strict=strict,
         progress=True,

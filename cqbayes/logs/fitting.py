@@ -204,6 +204,7 @@ def read_log(
     time: str | None = None,
     attributes: Mapping[str, Sequence[float]] | None = None,
     rename: Mapping[str, str] | None = None,
+    sort: bool = False,
     quarantine: str | Path | None = None,
     strict: bool = False,
     progress: bool = False,
@@ -225,6 +226,8 @@ def read_log(
         time: length of blocks of time, ``"h"``, ``"D"`` or ``"W"``, for models that drift.
         attributes: numbers for each LLM, for models that use them.
         rename: names of columns of a long table, ``{theirs: ours}``.
+        sort: whether rows of a long table are put in order first, see
+            :func:`cqbayes.logs.table.services`. Turns always are.
         quarantine: where what is set aside is written, as JSON Lines. It holds what users wrote.
         strict: whether the first record or row that would be set aside is refused.
         progress: whether to show a bar while text is embedded.
@@ -242,7 +245,13 @@ def read_log(
             f"log: expected the path of a file, or several, got {type(log).__name__}; choice_data "
             "and infer take arrays"
         )
-    if format == "choices" or (format == "auto" and _is_choices(log)):
+    is_choices = format == "choices" or (format == "auto" and _is_choices(log))
+    if (rename or sort) and (is_choices or format not in ("auto", "services")):
+        raise InputError(
+            f"{'rename' if rename else 'sort'}: expected a long table of services, got "
+            f"{'choice data' if is_choices else f'format {format}'}, with its own names and order"
+        )
+    if is_choices:
         if not isinstance(log, str | Path):
             raise InputError("choices: expected one file of choice data, got several")
         data, names = read_choices(log)
@@ -251,7 +260,9 @@ def read_log(
         return Log(data, llms, notes=notes(data))
     made = None
     if format in ("auto", "services"):
-        stream: Any = table.services(log, rename=rename, quarantine=quarantine, strict=strict)
+        stream: Any = table.services(
+            log, rename=rename, sort=sort, quarantine=quarantine, strict=strict
+        )
         batches = _gathered(stream)
         read = stream.report
         detector = None
@@ -445,7 +456,26 @@ def _with_text(batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
     ]
 
 
-# What people see
+# What people say and see
+
+
+def renaming(said: Sequence[str]) -> dict[str, str]:
+    """``theirs=ours`` of the shell as the ``rename`` of :func:`read_log`.
+
+    Raises:
+        InputError: for anything else, and for a column that is named twice.
+
+    Example:
+        >>> renaming(["a=b=query_id"])
+        {'a=b': 'query_id'}
+    """
+    pairs = [one.rpartition("=") for one in said]
+    if not all(theirs and ours for theirs, _, ours in pairs):
+        raise InputError("rename: expected theirs=ours, such as id=query_id, got something else")
+    found = {theirs: ours for theirs, _, ours in pairs}
+    if len(found) < len(pairs):
+        raise InputError("rename: expected each column of the log once, got one twice")
+    return found
 
 
 def told(log: Log) -> list[str]:

@@ -266,6 +266,32 @@ def test_a_newcomer_has_a_name_that_nobody_has(tmp_path):
     assert table["llm"].tolist() == ["newcomer", "b", "newcomer2"]
 
 
+def test_the_shell_renames_columns_and_sorts_rows(tmp_path):
+    pytest.importorskip("duckdb", reason="the extra logs is not installed")
+    path, *_ = _services(tmp_path / "log.jsonl")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    last = {"id": "x", "try": 2, "offered": ["a", "b"], "chosen": "a", "embedding": [1.0, 0.0]}
+    rows = [{**row, "id": row.pop("query_id"), "try": row.pop("attempt")} for row in rows]
+    rows = [last, *rows, {**last, "try": 1, "chosen": None}]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    arguments = ["fit", str(path), "--engine", "laplace", "--out", str(tmp_path / "fit.nc")]
+    arguments += ["--rename", "id=query_id", "--rename", "try=attempt"]
+    for more, kept in (([], "61 services of 2 LLMs"), (["--sort"], "62 services of 2 LLMs")):
+        done = CliRunner().invoke(app, [*arguments, *more])
+        assert done.exit_code == 0, done.output
+        assert kept in done.output
+    for bad, message in (
+        (["--rename", "id"], "rename: expected theirs=ours"),
+        (["--rename", "id=attempt"], "rename: expected each column of the log once"),
+        (["--format", "litellm"], "rename: expected a long table of services, got format litellm"),
+    ):
+        done = CliRunner().invoke(app, [*arguments, *bad])
+        assert isinstance(done.exception, InputError)
+        assert message in str(done.exception)
+    with pytest.raises(InputError, match=r"sort: expected a long table .* got format lmsys"):
+        read_log(path, format="lmsys", sort=True)
+
+
 def test_from_the_shell(tmp_path):
     turns = settled(simulate(7, sessions=40))
     path = write(tmp_path / "log.jsonl", "litellm", turns)
