@@ -66,6 +66,10 @@ def fit(
     time: Annotated[
         str | None, typer.Option(help="Blocks of time, for models that drift: h, D or W.")
     ] = None,
+    attributes: Annotated[
+        Path | None,
+        typer.Option(help="CSV with llm and numbers of each, for models that use them."),
+    ] = None,
     rename: Annotated[
         list[str], typer.Option(help="A column of the log and its name here: id=query_id.")
     ] = [],  # noqa: B006  (typer's way to give a default)
@@ -93,6 +97,7 @@ def fit(
         raise InputError(f"{out}: expected a name that ends in .nc or .zarr")
     if "time" in chosen.needs and time is None:
         raise InputError(f"model {model}: expected blocks of time: --time W, for weeks")
+    known = None if attributes is None else fitting.read_attributes(attributes)
     found = fitting.read_log(
         log,
         format=format,
@@ -101,6 +106,7 @@ def fit(
         last=last,  # pyright: ignore[reportArgumentType]
         threshold=threshold,
         time=time,
+        attributes=None if known is None else known.of,
         rename=fitting.renaming(rename),
         sort=sort,
         quarantine=quarantine,
@@ -109,6 +115,8 @@ def fit(
     )
     if not trust_labels:
         chosen = fitting.aware(chosen, found)
+    if "attributes" in chosen.needs and found.data.attributes is None:
+        raise InputError(f"model {model}: expected numbers for each LLM: --attributes FILE")
     check_data(chosen, found.data)
     writable_file(out, folder_too=out.suffix == ".zarr")
     for line in fitting.told(found):
@@ -120,6 +128,7 @@ def fit(
         advance(1)
     save_posterior(out, fitted.posterior, fitted.info, data=found.data, llms=llms, seed=seed)
     beside = fitting.save_contexts(out, found)
+    codes = fitting.save_codes(out, found, chosen.needs, known)
     table = summary(fitted.posterior, llms).round(3)
     typer.echo(table.head(MOST_LINES).to_string())
     if len(table) > MOST_LINES:
@@ -129,6 +138,8 @@ def fit(
     typer.echo(f"\n{fitted.info}\nposterior {out}")
     if beside is not None:
         typer.echo(f"contexts  {beside}")
+    if codes is not None:
+        typer.echo(f"codes     {codes}")
     if not fitted.info.ok:
         typer.echo(f"cqbayes: not to be relied on: {fitted.info.verdict.meaning}", err=True)
         raise typer.Exit(1)
@@ -139,7 +150,10 @@ def predict(
     posterior: Annotated[Path, typer.Argument(help="What cqbayes fit wrote: .nc or .zarr.")],
     queries: Annotated[
         Path,
-        typer.Argument(help=".txt, one query a line; .jsonl or .parquet with text or embedding."),
+        typer.Argument(
+            help=".txt, one query a line; .jsonl or .parquet with text or embedding, and with "
+            "user_id, timestamp or attempt where the model needs them."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Table of all queries, CSV.")] = Path("out/predict.csv"),
     without: Annotated[
@@ -148,6 +162,10 @@ def predict(
     ] = None,
     encoder: Annotated[
         str | None, typer.Option(help="The one that the log was fitted with, if not the default.")
+    ] = None,
+    attributes: Annotated[
+        Path | None,
+        typer.Option(help="CSV with llm and numbers of each, for models that use them."),
     ] = None,
     newcomer: Annotated[
         bool, typer.Option(help="Add an LLM that no data are known of; needs a hierarchy.")
@@ -159,13 +177,16 @@ def predict(
     from cqbayes.files import replacing, writable_file
     from cqbayes.logs import fitting
 
-    writable_file(out, inputs=(posterior, queries, fitting.contexts_of(posterior)))
+    beside = (fitting.contexts_of(posterior), fitting.codes_path(posterior))
+    given = () if attributes is None else (attributes,)
+    writable_file(out, inputs=(posterior, queries, *beside, *given))
     overall, rows = fitting.predicted(
         posterior,
         queries,
         without=without,
         newcomer=newcomer,
         encoder=encoder,
+        attributes=None if attributes is None else fitting.read_attributes(attributes),
         probability=probability,
         seed=seed,
     )

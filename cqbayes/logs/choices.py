@@ -107,7 +107,7 @@ def codes_of(
             of_users.update(filter(None, batch["user_id"].unique().to_pylist()))
             _check_number("users", len(of_users), MOST_LEVELS)
         if time is not None:
-            blocks = _blocks(batch["timestamp"], time)
+            blocks = block_numbers(batch["timestamp"], time)
             ends = [min([*ends, int(blocks.min())]), max([*ends, int(blocks.max())])]
     if count == 0:
         raise InputError("log: expected at least one sound row, got none; see the report")
@@ -126,7 +126,12 @@ def _check_number(what: str, count: int, most: int) -> None:
         raise InputError(f"log: expected at most {most:,} {what}, got more")
 
 
-def _blocks(timestamp: pa.Array, unit: str) -> np.ndarray:
+def block_numbers(timestamp: pa.Array, unit: str) -> np.ndarray:
+    """In which block of time each is, from some day in 1970.
+
+    Raises:
+        InputError: where one is null.
+    """
     if timestamp.null_count:
         raise InputError(
             f"timestamp: expected one in every row, since time={unit!r}; a batch has "
@@ -134,6 +139,13 @@ def _blocks(timestamp: pa.Array, unit: str) -> np.ndarray:
         )
     length, start = BLOCKS[unit]
     return (numbers(timestamp.cast(pa.int64()), 0) - start) // length
+
+
+def first_block(unit: str, times: Sequence[datetime]) -> int:
+    """Number of the first block of a log, from the same day."""
+    length, start = BLOCKS[unit]
+    first = (times[0].replace(tzinfo=None) - EPOCH) // timedelta(microseconds=1)
+    return (first - start) // length
 
 
 def _starts(unit: str, first: int, last: int) -> tuple[datetime, ...]:
@@ -283,9 +295,7 @@ def _columns(batch: pa.RecordBatch, codes: Codes, context: Contexts | None) -> C
         columns["user"] = np.full(len(batch), len(users))
         columns["user"][named] = _codes("users", batch["user_id"].filter(pa.array(named)), users)
     if codes.unit is not None:
-        length, start = BLOCKS[codes.unit]
-        first = (codes.times[0].replace(tzinfo=None) - EPOCH) // timedelta(microseconds=1)
-        time = _blocks(batch["timestamp"], codes.unit) - (first - start) // length
+        time = block_numbers(batch["timestamp"], codes.unit) - first_block(codes.unit, codes.times)
         if ((time < 0) | (time >= len(codes.times))).any():
             raise InputError("time: expected all rows within the blocks given, got some outside")
         columns["time"] = time

@@ -25,6 +25,7 @@ from cqbayes.catalogue import load_model, model_factory
 from cqbayes.inference import InferenceInfo, infer
 from cqbayes.logs.predicting import contexts_of, predicted, save_contexts
 from cqbayes.logs.reading import Log, notes, read_log
+from cqbayes.logs.situations import codes_path, read_attributes, save_codes
 from cqbayes.logs.telling import renaming, shown, told
 from cqbayes.posterior import Posterior
 from cqbayes.predict import acceptance, queries
@@ -34,13 +35,16 @@ __all__ = [
     "Fitted",
     "Log",
     "aware",
+    "codes_path",
     "contexts_of",
     "fit",
     "fit_to",
     "notes",
     "predicted",
+    "read_attributes",
     "read_log",
     "renaming",
+    "save_codes",
     "save_contexts",
     "shown",
     "told",

@@ -9,13 +9,17 @@ from typing import Any
 import jax
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from jaxtyping import Float
 
 from cqbayes.answers import parquet
 from cqbayes.embeddings.projection import load_projection, save_projection
 from cqbayes.environments.scores import unit_rows
 from cqbayes.errors import InputError
+from cqbayes.logs.cells import from_arrow, from_json
 from cqbayes.logs.reading import Log
+from cqbayes.logs.schema import SERVICES
+from cqbayes.logs.situations import COLUMNS, Attributes, columns_of
 from cqbayes.logs.telling import shown
 from cqbayes.posterior import Posterior
 from cqbayes.predict import acceptance, queries, what_if, with_newcomer
@@ -44,6 +48,7 @@ def predicted(
     without: str | None = None,
     newcomer: bool = False,
     encoder: str | None = None,
+    attributes: Attributes | None = None,
     probability: float = 0.9,
     seed: int = 0,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -52,17 +57,20 @@ def predicted(
     Args:
         posterior: as ``cqbayes fit`` wrote it.
         asked: ``.txt`` with one query a line, or ``.jsonl`` or ``.parquet`` with ``text`` or
-            ``embedding``.
+            ``embedding``, and with ``user_id``, ``timestamp`` or ``attempt`` where the model needs
+            them.
         without: an LLM that answers no more, by name or else by number: shares of an assortment of
             all, before and after.
         newcomer: whether one more LLM is added that nothing is known of.
         encoder: name of the one that the log was fitted with; the default one where absent.
+        attributes: of the LLMs, where the model needs them, those of the newcomer included, which
+            is called ``newcomer``.
         probability: that the intervals hold.
         seed: decides the draws.
 
     Raises:
-        InputError: for files that are not there or of another form, models that need more than
-            contexts, and what :mod:`cqbayes.predict` refuses.
+        InputError: for files that are not there or of another form, for what a model needs and
+            does not get, and what :mod:`cqbayes.predict` refuses.
     """
     stored = load_posterior(posterior)
     llms = list(json.loads(stored.tree.attrs["llms"]))
@@ -70,7 +78,10 @@ def predicted(
     first, second = jax.random.split(jax.random.key(seed))
     if newcomer:
         beliefs, llms = with_newcomer(first, beliefs), [*llms, _new_name(llms)]
-    at = queries(beliefs, _contexts_of(Path(asked), Path(posterior), encoder))
+    asked, posterior = Path(asked), Path(posterior)
+    kind, values, cells = _asked(asked)
+    given = columns_of(asked, cells, posterior, beliefs.model, llms, attributes)
+    at = queries(beliefs, _contexts_of(asked, kind, values, posterior, encoder), **given)
     if without is None:
         found = acceptance(second, beliefs, at, llms=llms, probability=probability)
     else:
@@ -99,9 +110,8 @@ def _llm(said: str, llms: Sequence[str]) -> str | int:
 
 
 def _contexts_of(
-    asked: Path, posterior: Path, encoder: str | None
+    asked: Path, kind: str, values: list[Any], posterior: Path, encoder: str | None
 ) -> Float[np.ndarray, "query dim"]:
-    kind, values = _asked(asked)
     if not values:
         raise InputError(f"{asked}: expected at least one query, got none")
     if kind == "embedding":
@@ -126,12 +136,19 @@ def _contexts_of(
     return projection(embed(values, chosen, progress=True))
 
 
-def _asked(path: Path) -> tuple[str, list[Any]]:
-    """Queries of a file: whether they are text or embeddings, and which."""
+def _asked(path: Path) -> tuple[str, list[Any], dict[str, pa.Array]]:
+    """Queries of a file: whether they are text or embeddings, which, and what else is said of them.
+
+    The latter are columns as in ``SERVICES``.
+    """
     if path.suffix == ".parquet":
         with parquet(str(path), path) as file:
-            column = _column(path, file.schema_arrow.names)
-            return column, file.read([column])[column].to_pylist()
+            names = file.schema_arrow.names
+            column = _column(path, names)
+            further = [name for name in COLUMNS.values() if name in names]
+            table = file.read([column, *further]).combine_chunks()
+        read = {n: from_arrow(_one(table[n]), SERVICES.field(n)) for n in further}
+        return column, table[column].to_pylist(), _sound(path, read)
     if path.suffix not in (".txt", ".jsonl"):
         raise InputError(
             f"{path}: expected .txt with one query a line, or .jsonl or .parquet with text or "
@@ -143,15 +160,34 @@ def _asked(path: Path) -> tuple[str, list[Any]]:
         raise InputError(f"{path}: expected a file in UTF-8 that can be read") from None
     lines = [line for line in lines if line.strip()]
     if path.suffix == ".txt":
-        return "text", lines
+        return "text", lines, {}
     try:
         rows = [json.loads(line) for line in lines]
         column = _column(path, rows[0] if rows else ["text"])
-        return column, [row[column] for row in rows]
+        values = [row[column] for row in rows]
     except (ValueError, KeyError, TypeError, RecursionError):
         raise InputError(
             f"{path}: expected an object with text, or with embedding, in every line"
         ) from None
+    further = [name for name in COLUMNS.values() if any(name in row for row in rows)]
+    read = {n: from_json([row.get(n) for row in rows], SERVICES.field(n)) for n in further}
+    return column, values, _sound(path, read)
+
+
+def _one(column: pa.ChunkedArray) -> pa.Array:
+    found: Any = column.combine_chunks()
+    return found if isinstance(found, pa.Array) else pa.concat_arrays(found.chunks)
+
+
+def _sound(path: Path, read: dict[str, tuple[pa.Array, np.ndarray]]) -> dict[str, pa.Array]:
+    """Columns of which every cell is what it should be."""
+    for name, (_, wrong) in read.items():
+        if wrong.any():
+            raise InputError(
+                f"{path}: expected {SERVICES.field(name).type} in {name}, got something else in "
+                f"row {int(np.argmax(wrong > 0)) + 1}"
+            )
+    return {name: column for name, (column, _) in read.items()}
 
 
 def _column(path: Path, names: Any) -> str:

@@ -5,6 +5,7 @@ became of every record, and what a log cannot tell, is said.
 """
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,6 +51,7 @@ class Log(NamedTuple):
         read: what became of the records or rows of the file; None for choice data.
         made: what became of the turns; None where there were none.
         notes: what to know of the log as a whole.
+        unit, times: of blocks of time, and when each began, see :class:`cqbayes.logs.Codes`.
     """
 
     data: ChoiceData
@@ -64,6 +66,8 @@ class Log(NamedTuple):
     read: Any = None
     made: chains.Report | None = None
     notes: tuple[str, ...] = ()
+    unit: str | None = None
+    times: tuple[datetime, ...] = ()
 
     def contexts(self, text: Sequence[str]) -> Float[np.ndarray, "query dim"]:
         """Of new queries in words, as those of the log were made.
@@ -138,6 +142,8 @@ def read_log(
             f"{'rename' if rename else 'sort'}: expected a long table of services, got "
             f"{'choice data' if is_choices else f'format {format}'}, with its own names and order"
         )
+    if attributes and is_choices:
+        raise InputError("attributes: expected none for choice data, which bring their own")
     if is_choices:
         if not isinstance(log, str | Path):
             raise InputError("choices: expected one file of choice data, got several")
@@ -186,6 +192,8 @@ def read_log(
         read=read,
         made=made,
         notes=(*own, *_doubts(read, made, errors, inferred.mean())),
+        unit=coded.unit,
+        times=coded.times,
     )
 
 

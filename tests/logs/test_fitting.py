@@ -1,6 +1,7 @@
 """From a log to a posterior in one call: what came of every row is told, and nothing is lost."""
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import jax
 import numpy as np
@@ -12,6 +13,7 @@ from simulated import SECRET, settled, simulate, write
 from typer.testing import CliRunner
 
 import cqbayes
+import cqbayes.predict
 from cqbayes.catalogue import importer_names, load_model
 from cqbayes.choice import choice_data
 from cqbayes.cli import app
@@ -290,6 +292,133 @@ def test_the_shell_renames_columns_and_sorts_rows(tmp_path):
         assert message in str(done.exception)
     with pytest.raises(InputError, match=r"sort: expected a long table .* got format lmsys"):
         read_log(path, format="lmsys", sort=True)
+
+
+NOON = datetime(2024, 3, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def told_apart(tmp_path):
+    """A log with users and times, attributes of its LLMs, and a way to fit and predict."""
+    path, *_ = _services(tmp_path / "log.jsonl")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for i, row in enumerate(rows):
+        row["user_id"] = "wvu"[i % 3] if i % 5 else None
+        row["timestamp"] = (NOON + timedelta(days=i)).isoformat()
+    path.write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "prices.csv").write_text("llm,price,delay\nb,0.5,1\na,2,-1\n")
+
+    def run(*arguments):
+        done = CliRunner().invoke(app, [str(a) for a in arguments])
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        return done.output
+
+    def fit_it(model, *more):
+        out = tmp_path / "fit.nc"
+        run("fit", path, "--model", model, "--engine", "laplace", "--out", out, *more)
+        return cqbayes.load_posterior(out).posterior
+
+    def predict_it(queries, *more):
+        asked, each = tmp_path / "asked.jsonl", tmp_path / "each.csv"
+        if isinstance(queries, pa.Table):
+            asked = asked.with_suffix(".parquet")
+            pq.write_table(queries, asked)
+        else:
+            asked.write_text("\n".join(map(json.dumps, queries)))
+        run("predict", tmp_path / "fit.nc", asked, "--out", each, *more)
+        return pd.read_csv(each)["mean"].to_numpy().reshape(len(queries), -1)
+
+    return fit_it, predict_it
+
+
+HERE = [0.6, 0.8]
+
+
+def _by_python(posterior, count, **columns):
+    at = cqbayes.predict.queries(posterior, np.array([HERE] * count), **columns)
+    _, key = jax.random.split(jax.random.key(0))  # as predicted does
+    return cqbayes.predict.acceptance(key, posterior, at)["mean"].values
+
+
+def test_the_shell_predicts_for_users(told_apart, tmp_path):
+    fit_it, predict_it = told_apart
+    posterior = fit_it("user_mnl")
+    assert posterior.sizes.num_users == 3
+    asked = [{"embedding": HERE, "user_id": user} for user in ("v", "u", None, "nobody knows")]
+    found = predict_it(asked)
+    expected = _by_python(posterior, 4, user=np.array([1, 0, 0, 3]))
+    expected[2] = expected[3]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    np.testing.assert_allclose(predict_it(pa.Table.from_pylist(asked)), found, rtol=1e-5)
+    with pytest.raises(InputError, match=r"asked.jsonl: expected a column user_id, which user_mnl"):
+        predict_it([{"embedding": HERE}])
+    with pytest.raises(InputError, match=r"expected string in user_id, got something .* row 2"):
+        predict_it([{"embedding": HERE, "user_id": user} for user in ("v", ["v"])])
+    (tmp_path / "fit.nc.codes.json").unlink()
+    with pytest.raises(
+        InputError, match=r"fit.nc.codes.json: expected users as cqbayes fit writes"
+    ):
+        predict_it(asked)
+
+
+def test_the_shell_predicts_for_a_time(told_apart):
+    fit_it, predict_it = told_apart
+    posterior = fit_it("drift_mnl", "--time", "W")
+    weeks = posterior.sizes.num_times
+    days = (0, 3, 20, 400)  # a Friday, the Monday after, and long after the log's last
+    asked = [
+        {"embedding": HERE, "timestamp": (NOON + timedelta(days=day)).isoformat()} for day in days
+    ]
+    found = predict_it(asked)
+    expected = _by_python(posterior, 4, time=np.array([0, 1, 3, weeks - 1]))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    table = pa.table({"embedding": [HERE] * 4, "timestamp": [NOON + timedelta(d) for d in days]})
+    np.testing.assert_allclose(predict_it(table), found, rtol=1e-5)
+    with pytest.raises(InputError, match="expected a column timestamp, which drift_mnl needs"):
+        predict_it([{"embedding": HERE}])
+    early = [{"embedding": HERE, "timestamp": at} for at in ("2024-02-26", "2024-02-25")]
+    with pytest.raises(InputError, match=r"a time from 2024-02-26 on, .* got none in row 2"):
+        predict_it(early)
+
+
+def test_the_shell_fits_and_predicts_with_attributes(told_apart, tmp_path):
+    fit_it, predict_it = told_apart
+    prices = ("--attributes", tmp_path / "prices.csv")
+    with pytest.raises(InputError, match="shared_mnl: expected numbers for each LLM: --attributes"):
+        fit_it("shared_mnl")
+    posterior = fit_it("shared_mnl", *prices)
+    asked = [{"embedding": HERE}]
+    expected = _by_python(posterior, 1, attributes=np.array([[2.0, -1], [0.5, 1]]))
+    np.testing.assert_allclose(predict_it(asked, *prices), expected, rtol=1e-5)
+    with pytest.raises(InputError, match=r"expected attributes of the LLMs, .*: --attributes FILE"):
+        predict_it(asked)
+    for content, message in (
+        ("llm,delay,price\na,1,2\nb,3,4\n", "expected price, delay as the posterior was fitted"),
+        ("llm,price,delay\na,1,2\n", "those of all LLMs, 1 of 2 have none, such as b"),
+        ("llm,price,delay\na,1,2\na,1,2\n", "expected each LLM once"),
+        ("llm,price,delay\na,1,x\nb,1,2\n", "expected finite numbers"),
+        ("model,price\na,1\n", "expected a CSV with columns llm and attributes"),
+        ("", "expected a CSV with columns llm and attributes"),
+    ):
+        (tmp_path / "prices.csv").write_text(content)
+        with pytest.raises(InputError, match=message):
+            predict_it(asked, *prices)
+    (tmp_path / "prices.csv").write_text("llm,price\na,1\nb,2\n")
+    fit_it("disjoint_mnl")
+    assert not (tmp_path / "fit.nc.codes.json").exists(), "those of an earlier model are gone"
+    with pytest.raises(InputError, match="expected a model that uses them, disjoint_mnl uses none"):
+        predict_it(asked, *prices)
+
+
+def test_the_shell_predicts_for_an_attempt(told_apart):
+    fit_it, predict_it = told_apart
+    posterior = fit_it("attempt_mnl")
+    asked = [{"embedding": HERE, "attempt": attempt} for attempt in (1, 3)]
+    expected = _by_python(posterior, 2, attempt=np.array([1, 3]))
+    np.testing.assert_allclose(predict_it(asked), expected, rtol=1e-5)
+    with pytest.raises(InputError, match=r"expected a whole number from 1 in attempt, .* row 1"):
+        predict_it([{"embedding": HERE, "attempt": 0}])
 
 
 def test_from_the_shell(tmp_path):
