@@ -15,7 +15,6 @@ from scipy.special import expit, logit
 from cqbayes.catalogue import model_factory
 from cqbayes.datasets import data_folder
 from cqbayes.errors import InputError
-from cqbayes.logs import retrials
 from cqbayes.logs.retrials import (
     FEATURES,
     Detector,
@@ -144,7 +143,7 @@ def test_pairs_of_two_lengths_and_a_missing_extra(monkeypatch):
     batch = _turns("a", "b").to_batches()[0]
     with pytest.raises(InputError, match="as many first turns as second ones, got 2 and 1"):
         features(batch, batch[:1])
-    monkeypatch.setattr(retrials, "find_spec", lambda name: None)
+    monkeypatch.setattr("cqbayes.logs.pairs.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"expected the extra logs; pip install"):
         features(batch, batch)
 
@@ -295,7 +294,7 @@ def test_each_fit_of_a_detector_has_its_own_key(key, monkeypatch):
         keys.append(jax.random.key_data(key).tolist())
         return load_detector().plain
 
-    monkeypatch.setattr("cqbayes.logs.retrials.fit_logistic", fit)
+    monkeypatch.setattr("cqbayes.logs.detector.fit_logistic", fit)
     fit_detector(key, np.zeros((4, len(FEATURES) + 1)), [0, 1] * 2, trained_on="nothing")
     assert len(keys) == 2
     assert jax.random.key_data(key).tolist() not in keys
