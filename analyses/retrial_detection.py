@@ -382,8 +382,8 @@ print(weights.round(2).to_string())
 # ## At the threshold
 #
 # Sensitivity and specificity on programmers that were not seen, and what `misclassified` takes:
-# Beta priors as wide as the bootstrap over programmers and the doubt about amended requests make
-# them.
+# Beta priors as wide as the bootstrap over programmers, Jeffreys' prior and the doubt about amended
+# requests make them.
 # They hold for turns with a next turn, in logs like this one, as far as the reading is right. Who
 # gives up without a word is not among them: see `abandonment`.
 

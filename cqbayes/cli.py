@@ -1,8 +1,9 @@
 """The command line. Nothing heavy is imported before a command runs."""
 
+import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -65,6 +66,16 @@ def fit(
     time: Annotated[
         str | None, typer.Option(help="Blocks of time, for models that drift: h, D or W.")
     ] = None,
+    attributes: Annotated[
+        Path | None,
+        typer.Option(help="CSV with llm and numbers of each, for models that use them."),
+    ] = None,
+    rename: Annotated[
+        list[str], typer.Option(help="A column of the log and its name here: id=query_id.")
+    ] = [],  # noqa: B006  (typer's way to give a default)
+    sort: Annotated[
+        bool, typer.Option(help="Put rows in order first; needs the extra logs.")
+    ] = False,
     quarantine: Annotated[
         Path | None, typer.Option(help="JSON Lines for what is set aside; holds users' text.")
     ] = None,
@@ -86,6 +97,7 @@ def fit(
         raise InputError(f"{out}: expected a name that ends in .nc or .zarr")
     if "time" in chosen.needs and time is None:
         raise InputError(f"model {model}: expected blocks of time: --time W, for weeks")
+    known = None if attributes is None else fitting.read_attributes(attributes)
     found = fitting.read_log(
         log,
         format=format,
@@ -94,12 +106,17 @@ def fit(
         last=last,  # pyright: ignore[reportArgumentType]
         threshold=threshold,
         time=time,
+        attributes=None if known is None else known.of,
+        rename=fitting.renaming(rename),
+        sort=sort,
         quarantine=quarantine,
         strict=strict,
         progress=True,
     )
     if not trust_labels:
         chosen = fitting.aware(chosen, found)
+    if "attributes" in chosen.needs and found.data.attributes is None:
+        raise InputError(f"model {model}: expected numbers for each LLM: --attributes FILE")
     check_data(chosen, found.data)
     writable_file(out, folder_too=out.suffix == ".zarr")
     for line in fitting.told(found):
@@ -111,6 +128,7 @@ def fit(
         advance(1)
     save_posterior(out, fitted.posterior, fitted.info, data=found.data, llms=llms, seed=seed)
     beside = fitting.save_contexts(out, found)
+    codes = fitting.save_codes(out, found, chosen.needs, known)
     table = summary(fitted.posterior, llms).round(3)
     typer.echo(table.head(MOST_LINES).to_string())
     if len(table) > MOST_LINES:
@@ -120,6 +138,8 @@ def fit(
     typer.echo(f"\n{fitted.info}\nposterior {out}")
     if beside is not None:
         typer.echo(f"contexts  {beside}")
+    if codes is not None:
+        typer.echo(f"codes     {codes}")
     if not fitted.info.ok:
         typer.echo(f"cqbayes: not to be relied on: {fitted.info.verdict.meaning}", err=True)
         raise typer.Exit(1)
@@ -130,14 +150,22 @@ def predict(
     posterior: Annotated[Path, typer.Argument(help="What cqbayes fit wrote: .nc or .zarr.")],
     queries: Annotated[
         Path,
-        typer.Argument(help=".txt, one query a line; .jsonl or .parquet with text or embedding."),
+        typer.Argument(
+            help=".txt, one query a line; .jsonl or .parquet with text or embedding, and with "
+            "user_id, timestamp or attempt where the model needs them."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Table of all queries, CSV.")] = Path("out/predict.csv"),
     without: Annotated[
-        str | None, typer.Option(help="What if this LLM answered no more? Shares of all others.")
+        str | None,
+        typer.Option(help="What if this LLM, by name or number, answered no more? Shares."),
     ] = None,
     encoder: Annotated[
         str | None, typer.Option(help="The one that the log was fitted with, if not the default.")
+    ] = None,
+    attributes: Annotated[
+        Path | None,
+        typer.Option(help="CSV with llm and numbers of each, for models that use them."),
     ] = None,
     newcomer: Annotated[
         bool, typer.Option(help="Add an LLM that no data are known of; needs a hierarchy.")
@@ -149,13 +177,16 @@ def predict(
     from cqbayes.files import replacing, writable_file
     from cqbayes.logs import fitting
 
-    writable_file(out, inputs=(posterior, queries, fitting.contexts_of(posterior)))
+    beside = (fitting.contexts_of(posterior), fitting.codes_path(posterior))
+    given = () if attributes is None else (attributes,)
+    writable_file(out, inputs=(posterior, queries, *beside, *given))
     overall, rows = fitting.predicted(
         posterior,
         queries,
         without=without,
         newcomer=newcomer,
         encoder=encoder,
+        attributes=None if attributes is None else fitting.read_attributes(attributes),
         probability=probability,
         seed=seed,
     )
@@ -281,11 +312,27 @@ def get_data(
 
 def main() -> None:
     """Runs a command; bad input is one line on standard error and exit code 2."""
+    before, code = signal.signal(signal.SIGTERM, _terminated), 0
     try:
         app()
     except InputError as error:
         typer.echo(f"cqbayes: {error}", err=True)
-        sys.exit(2)
+        code = 2
+    except _Terminated:
+        code = 128 + signal.SIGTERM
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    # Out here the frames that failed are gone, and with them what they had begun to write.
+    if code:
+        sys.exit(code)
+
+
+class _Terminated(BaseException):
+    """SIGTERM, which ends a command as Ctrl-C does: what it has begun to write is removed."""
+
+
+def _terminated(number: int, frame: Any) -> NoReturn:
+    raise _Terminated
 
 
 if __name__ == "__main__":

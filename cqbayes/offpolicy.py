@@ -23,105 +23,43 @@ for SNIPS; Saito et al. (2021), Open Bandit Dataset and Pipeline. Clusters, chec
 ours.
 """
 
-from collections.abc import Mapping
-from enum import IntEnum
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import equinox as eqx
-import jax
-import jax.numpy as jnp
 import numpy as np
-import xarray as xr
-from jax.tree_util import Partial
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Float, PRNGKeyArray
 
-from cqbayes.assortment import every_assortment
-from cqbayes.belief import fixed
 from cqbayes.choice import SILENCE, ChoiceData, Situation
-from cqbayes.environments import Environment, Metrics, Population, Query, Survey
+from cqbayes.counterfactual import posterior_population, simulate_policies
 from cqbayes.errors import InputError
-from cqbayes.policies import Observation, Setup
-from cqbayes.policies.thompson import thompson
+from cqbayes.overlap import IN_A_QUEUE, Evaluation, Overlap
 from cqbayes.posterior import Posterior
 from cqbayes.predict import shares
-from cqbayes.preference import PreferenceModel, layout
-from cqbayes.study import World, run_policies
+from cqbayes.propensities import Propensities, Watched, thompson_propensities, watched
+
+__all__ = [
+    "IN_A_QUEUE",
+    "Evaluation",
+    "LoggedActions",
+    "Overlap",
+    "Propensities",
+    "Watched",
+    "doubly_robust",
+    "expected_reward",
+    "ips",
+    "logged_actions",
+    "posterior_population",
+    "replay",
+    "simulate_policies",
+    "snips",
+    "standard_error",
+    "thompson_propensities",
+    "unsupported_mass",
+    "watched",
+]
 
 LEAST_EFFECTIVE = 100  # rows that the weights must be worth
 MOST_SHARE = 0.1  # of all weight that one row may have
 MOST_OFF = 4  # standard errors of the mean weight from 1
-DRAWS_AT_ONCE = 64
-
-
-class Overlap(IntEnum):
-    """Whether a log can tell anything of a target policy."""
-
-    OK = 0
-    LOW_OVERLAP = 1
-    WEIGHTS_OFF = 2
-    UNEQUAL_LOGGING = 3
-    NOTHING_SHARED = 4
-    NO_SUPPORT = 5
-
-    @property
-    def meaning(self) -> str:
-        return _MEANINGS[self]
-
-
-_MEANINGS = {
-    Overlap.OK: "nothing found wrong",
-    Overlap.LOW_OVERLAP: (
-        "a few rows carry the weight: neither the estimate nor its standard error is to be trusted"
-    ),
-    Overlap.WEIGHTS_OFF: (
-        "weights do not average to 1: the target acts in ways that the log lacks, or the "
-        "propensities are wrong"
-    ),
-    Overlap.UNEQUAL_LOGGING: (
-        "propensities differ, so that rows which match are no fair sample: use IPS"
-    ),
-    Overlap.NOTHING_SHARED: "the target would have done nothing that was logged",
-    Overlap.NO_SUPPORT: "the target does what the logging policy never does",
-}
-
-IN_A_QUEUE = (
-    "a queue was involved: backlog makes rows depend on each other, and the target would have met "
-    "another one; simulate_policies with posterior draws is the remedy"
-)
-
-
-class Evaluation(NamedTuple):
-    """A policy's value by one estimator, and whether it can be trusted.
-
-    Attributes:
-        estimate: mean reward of the target in the logged situations; NaN only with a status that
-            says why.
-        standard_error: of the estimate.
-        effective_size: ``(sum w)^2 / sum w^2``: how many rows of equal weight the weights are
-            worth. In replay with a deterministic target, how many matched.
-        max_weight: the largest ``w``.
-        status: an :class:`Overlap`.
-        note: what is to be said of it, in words.
-    """
-
-    estimate: float
-    standard_error: float
-    effective_size: float
-    max_weight: float
-    status: Overlap
-    note: str
-
-    @property
-    def ok(self) -> bool:
-        return self.status == Overlap.OK
-
-    def __str__(self) -> str:
-        return (
-            f"{self.estimate:.4g} ± {self.standard_error:.2g} ({self.status.name.lower()}; "
-            f"{self.effective_size:.4g} effective rows, largest weight {self.max_weight:.4g}; "
-            f"{self.note})"
-        )
 
 
 class LoggedActions(NamedTuple):
@@ -414,272 +352,3 @@ def expected_reward(
     num_llms = posterior.sizes.num_llms
     worth = np.ones(num_llms) if values is None else np.asarray(values, np.float64)
     return found["mean"].values[:, 1 : 1 + num_llms] @ worth
-
-
-# Propensities
-
-
-class Propensities(NamedTuple):
-    """Probabilities of all actions in one situation, estimated by drawing.
-
-    Attributes:
-        probability: of every place and assortment.
-        standard_error: of that. Where an action was never drawn it is not 0: it is the standard
-            deviation of a Beta(1/2 + drawn, 1/2 + not drawn).
-        assortments: what the second axis means.
-    """
-
-    probability: Float[Array, "place assortment"]
-    standard_error: Float[Array, "place assortment"]
-    assortments: Bool[Array, "assortment llm"]
-
-    def of(
-        self, place: Any, offered: Bool[Array, " llm"]
-    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        """Probability and standard error of one action; 0 and 0 for no such place or assortment."""
-        same = jnp.all(self.assortments == offered, axis=-1)
-        there = (place >= 0) & (place < len(self.probability))
-        which, known = jnp.argmax(same), jnp.any(same) & there
-        probability, error = self.probability[place, which], self.standard_error[place, which]
-        return jnp.where(known, probability, 0), jnp.where(known, error, 0)
-
-
-def thompson_propensities(
-    key: PRNGKeyArray,
-    posterior: Posterior,
-    context: Float[Array, "place dim"],
-    occupied: Bool[Array, " place"],
-    slate_size: int = 1,
-    *,
-    num_draws: int = 1_000,
-    eta: float | Array = 0.0,
-    alpha: float = 1.0,
-    best_of: int = 1,
-    values: Float[Array, " llm"] | None = None,
-    attempts: Array | None = None,
-) -> Propensities:
-    """ACQB's probabilities of every action, jointly over query and assortment::
-
-        mu(x, S) = (1 - eta) P(argmax_{x', S'} v(x', S'; theta~) = (x, S)) + eta / (Q n)
-
-    with ``theta~`` from the posterior, ``Q`` who wait and ``n`` full assortments. The first part
-    is estimated from draws by the policy's own rule, the second is exact. Works under ``jit`` and
-    ``vmap``, such as over the rounds of a log with the posterior of each.
-
-    Weights ``1 / mu`` of an estimated ``mu`` are too large by a factor of about
-    ``1 + (standard error / mu)^2``: take draws enough that this is nothing, and some ``eta``.
-
-    Args:
-        key: for the draws.
-        posterior: what the logging policy believed.
-        context: of the places of the waiting room; what stands in free places means nothing.
-        occupied: which places hold a query that could be served.
-        slate_size: most LLMs that answer.
-        num_draws: how many.
-        eta: probability of forced exploration in that round.
-        alpha, best_of, values: as of :func:`cqbayes.policies.acqb.acqb`.
-        attempts: services so far of each place, for models that look at them.
-
-    Raises:
-        InputError: for too many assortments to enumerate, or settings that the policy refuses.
-
-    Example:
-        >>> import cqbayes, jax, jax.numpy as jnp
-        >>> data = cqbayes.choice_data([[1.0], [-1.0]], [[True, True]] * 2, [1, 0])
-        >>> posterior, _ = cqbayes.infer(
-        ...     jax.random.key(0), cqbayes.load_model("disjoint_mnl"), data, engine="online")
-        >>> found = thompson_propensities(
-        ...     jax.random.key(1), posterior, jnp.zeros((2, 1)), jnp.array([True, False]), eta=0.5)
-        >>> round(float(found.probability.sum()), 3), float(found.probability[1].sum())
-        (1.0, 0.0)
-    """
-    num_llms, places = posterior.sizes.num_llms, context.shape[0]
-    sets = every_assortment("thompson_propensities", num_llms, slate_size, values is not None)
-    sets = jnp.asarray(sets)
-    policy = thompson(fixed(posterior), slate_size, alpha, best_of=best_of, values=values)
-    none = jnp.zeros(places, jnp.int32)
-    seen = Observation(
-        round=jnp.array(1),
-        queue_length=jnp.array(places),
-        context=jnp.where(occupied[:, None], context, 0),
-        identity=none,
-        wait=none,
-        attempts=none if attempts is None else jnp.where(occupied, attempts, 0),
-        servable=occupied,
-    )
-    state = policy.init(key)
-
-    def act(key: PRNGKeyArray) -> tuple[Array, Array]:
-        action = policy.select(key, state, seen)
-        return action.query, jnp.argmax(jnp.all(sets == action.offered, axis=-1))
-
-    keys = jax.random.split(key, num_draws)
-    query, which = jax.lax.map(act, keys, batch_size=min(num_draws, DRAWS_AT_ONCE))
-    count = jnp.zeros((places, len(sets))).at[query, which].add(1)
-    possible = occupied[:, None] & jnp.ones(len(sets), bool)
-    full = jnp.sum(sets, axis=-1) == slate_size
-    uniform = jnp.where(possible & full, 1, 0)
-    uniform = uniform / jnp.maximum(jnp.sum(uniform), 1)
-    # Half a draw more of either kind: what was never drawn is not known to be impossible.
-    drawn, missed = count + 0.5, num_draws - count + 0.5
-    spread = jnp.sqrt(drawn * missed / (num_draws + 2)) / (num_draws + 1)
-    return Propensities(
-        probability=jnp.where(possible, (1 - eta) * count / num_draws + eta * uniform, 0),
-        standard_error=jnp.where(possible, (1 - eta) * spread, 0),
-        assortments=sets,
-    )
-
-
-# What a queue's log must hold for that
-
-
-class Watched(NamedTuple):
-    """A round's metrics, and what the policy saw and did.
-
-    Attributes:
-        metrics: as of the environment itself.
-        seen: the observation, of the first places only; ``queue_length`` says whether those were
-            all.
-        place: which place was served.
-        offered: which LLMs answered.
-    """
-
-    metrics: Metrics
-    seen: Observation
-    place: Array
-    offered: Bool[Array, "*batch llm"]
-
-
-def watched(env: Environment, places: int = 16) -> Environment:
-    """The same environment, whose traces hold who waited: what propensities are computed from.
-
-    ``simulate(...).metrics`` is then :class:`Watched`, with arrays ``[seed, round, ...]``.
-
-    Args:
-        env: any.
-        places: how many places of the waiting room to write down in every round.
-    """
-    return env._replace(step=Partial(_watched_step, env, places))
-
-
-def _watched_step(
-    env: Environment, places: int, chance: Any, state: Any, action: Any, survey: Survey
-) -> tuple[Any, ChoiceData, Watched]:
-    seen = env.observe(state)
-    room = seen.context.shape[0]
-
-    def first(column: Array) -> Array:
-        short = max(0, places - room)
-        return jnp.pad(column[:places], [(0, short)] + [(0, 0)] * (column.ndim - 1))
-
-    names = ("context", "identity", "wait", "attempts", "servable")
-    columns = {name: getattr(seen, name) for name in names if getattr(seen, name) is not None}
-    kept = seen._replace(**{name: first(column) for name, column in columns.items()})
-    after, rows, metrics = env.step(chance, state, action, survey)
-    return after, rows, Watched(metrics, kept, action.query, metrics.offered)
-
-
-# The remedy
-
-
-class _Believed(eqx.Module):
-    """A truth that a posterior holds possible: utilities of its draw."""
-
-    params: Any
-    model: PreferenceModel = eqx.field(static=True)
-
-    def __call__(self, query: Query) -> Float[Array, " llm"]:
-        return self.model.utility(self.params, Situation(query.context))
-
-
-def posterior_population(
-    key: PRNGKeyArray, posterior: Posterior, context: Any, num_truths: int
-) -> Population:
-    """Populations whose truths are draws of a posterior, on a leading axis of all arrays.
-
-    Queries are drawn from those of the log, with replacement.
-
-    Raises:
-        InputError: for a model whose utilities need more than the context.
-    """
-    model = posterior.model
-    if model.needs:
-        raise InputError(
-            f"{model.name or 'model'}: expected a model whose utilities need the context alone, "
-            f"for simulated users have nothing else; this one needs {model.needs[0]}"
-        )
-    context = np.asarray(context)
-    if context.ndim != 2 or context.shape[1] != posterior.sizes.dim or len(context) == 0:
-        raise InputError(
-            f"context: expected shape (queries, {posterior.sizes.dim}), got {context.shape}"
-        )
-    form = layout(model, posterior.sizes)
-    vectors = jax.vmap(posterior.draw_vector)(jax.random.split(key, num_truths))
-    pool = jnp.broadcast_to(jnp.asarray(context, float), (num_truths, *context.shape))
-    return Population(
-        draw=Partial(_asked_again, pool), utility=_Believed(jax.vmap(form.params)(vectors), model)
-    )
-
-
-def _asked_again(pool: Float[Array, "query dim"], key: PRNGKeyArray) -> Query:
-    which = jax.random.randint(key, (), 0, pool.shape[0])
-    return Query(pool[which], which.astype(jnp.int32))
-
-
-def simulate_policies(
-    key: PRNGKeyArray,
-    posterior: Posterior,
-    context: Any,
-    setups: Mapping[str, tuple[str, Setup]],
-    arrival_rate: float,
-    rounds: int,
-    *,
-    num_truths: int = 32,
-    settings: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
-    progress: bool = False,
-) -> xr.Dataset:
-    """What policies would get in a queue of their own, as far as a posterior knows the users.
-
-    For each of ``num_truths`` draws, users who choose by it come to the queue, and every policy
-    serves them; all policies meet the same users with the same luck. What the log cannot show, the
-    backlog of another policy, is so accounted for; what is not, is an error of the model.
-
-    Args:
-        key: for truths and queues.
-        posterior: of what users do, fitted to the log.
-        context: the queries that come, ``[query, dim]``.
-        setups: by the name in the results: a policy's own name, and its setup, as
-            :func:`cqbayes.study.run_policies` takes them.
-        arrival_rate: probability of an arrival in a round.
-        rounds: of every run.
-        num_truths: draws of the posterior.
-        settings, progress: as of :func:`cqbayes.study.run_policies`.
-
-    Returns:
-        Dimensions ``policy`` and ``truth``: ``value``, departures per service; ``queue_length``,
-        its mean; ``wait``, the mean in rounds. The spread over truths is what is not known of
-        users, and the luck of one run, which is less the more rounds there are.
-
-    Raises:
-        InputError: for no truths, a model that needs more than contexts, or one without draws.
-    """
-    if num_truths < 2:
-        raise InputError(f"num_truths: expected at least 2, got {num_truths}")
-    truth_key, run_key = jax.random.split(key)
-    population = posterior_population(truth_key, posterior, context, num_truths)
-    world = World(population, jnp.full(num_truths, arrival_rate), per_seed=True)
-    asked = dict(setups)
-    if "oracle" not in asked:  # regret, which comes with it, is measured against it
-        asked["oracle"] = ("oracle", next(iter(asked.values()))[1])
-    results = run_policies(
-        run_key, world, asked, rounds, num_truths, settings=settings, progress=progress
-    )
-    found = results.performance.rename(seed="truth")
-    return xr.Dataset(
-        {
-            "value": found["departures"] / found["services"],
-            "queue_length": found["queue_length_mean"],
-            "wait": found["wait_mean"],
-        },
-        attrs={"simulated": "users who choose by draws of a posterior", "rounds": rounds},
-    ).sel(policy=list(setups))

@@ -13,7 +13,7 @@ model's outcome, see :mod:`cqbayes.outcomes`.
 Work is done a few queries at a time, so that memory does not grow with their number.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -32,6 +32,7 @@ from cqbayes.preference import PreferenceModel, layout, utilities
 
 AT_ONCE = 4_000_000  # probabilities in memory together
 MOST_DRAWS = 4_000  # of a posterior that is draws, evenly
+OUTCOMES = ("retry", "silence")  # beside the LLMs
 USERS_DO = "what users do: the multinomial logit of the utilities"
 LOG_SHOWS = "what a log shows: the model's outcome"
 
@@ -158,7 +159,8 @@ def shares(
         where the log has that) in place of ``llm``.
 
     Raises:
-        InputError: likewise, and for assortments that do not fit.
+        InputError: likewise, for assortments that do not fit, and for an LLM that is called like
+            an outcome.
     """
     params, names = _begin(key, posterior, num_draws, llms)
     sets = _assortments(offered, at, posterior.sizes.num_llms)
@@ -241,6 +243,14 @@ def what_if(
                 "shared_mnl, to change them in; this one has none"
             )
         after = queries(posterior, at.context, **(_optional(at) | {"attributes": attributes}))
+    if np.array_equal(sets, after_sets) and (
+        attributes is None
+        or np.array_equal(np.asarray(at.attributes), np.asarray(after.attributes))
+    ):
+        raise InputError(
+            "what_if: expected a change, got one that changes nothing for any query; take without "
+            "of an LLM that is offered, adding of one that is not, or other attributes"
+        )
 
     def compared(chunk: tuple[Situation, Array, Situation, Array]) -> Array:
         before = _chosen(model, params, *chunk[:2], seen)
@@ -405,8 +415,24 @@ def _begin(
     return _params(posterior, flat[:: -(-len(flat) // MOST_DRAWS)]), names
 
 
+def check_llm_names(llms: Sequence[str]) -> None:
+    """Refuses LLMs that are called like an outcome, since shares are by the outcome's name.
+
+    Raises:
+        InputError: names the outcome.
+    """
+    taken = [name for name in OUTCOMES if name in llms]
+    if taken:
+        raise InputError(
+            f"llms: expected none called {' or '.join(OUTCOMES)}, which are outcomes, got one "
+            f"called {taken[0]}; give it another name"
+        )
+
+
 def _outcome_names(model: PreferenceModel, llms: list[str], seen: bool) -> list[str]:
-    return ["retry", *llms, *(["silence"] if seen and model.silence else [])]
+    check_llm_names(llms)
+    retry, silence = OUTCOMES
+    return [retry, *llms, *([silence] if seen and model.silence else [])]
 
 
 def _number(llm: str | int, names: list[str]) -> int:

@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pyarrow as pa
@@ -203,6 +205,27 @@ def test_bad_logs(change, message, tmp_path, capsys, monkeypatch):
     assert (code, said.count("\n")) == (2, 1)
     assert message in said
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("stop", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_fit_that_is_stopped_leaves_nothing_behind(tmp_path, stop, code):
+    row = '{{"query_id": "{}", "attempt": 1, "offered": ["a", "b"], "chosen": "a", "text": "x"}}\n'
+    (tmp_path / "log.jsonl").write_text("{\n" + "".join(map(row.format, range(400_000))))
+    arguments = ["fit", "log.jsonl", "--encoder", "constant", "--quarantine", "aside.jsonl"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cqbayes.cli", *arguments],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    end = time.monotonic() + 120
+    while not list(tmp_path.glob(".*")):  # what is set aside, as yet without its name
+        assert process.poll() is None, "it ended before it could be stopped"
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    process.send_signal(stop)
+    assert process.wait(120) == code
+    assert [path.name for path in tmp_path.iterdir()] == ["log.jsonl"]
 
 
 def test_interrupted_writes_leave_the_old_file(tmp_path):

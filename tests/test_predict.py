@@ -148,6 +148,19 @@ def test_every_model_predicts_what_users_do(name, key):
     assert same != garbled
 
 
+def test_a_change_that_changes_nothing_is_refused(key):
+    posterior = drawn("shared_mnl")
+    at, same = asked(posterior), COLUMNS["attributes"]
+    offered = np.ones((5, 3), bool)
+    offered[0, 2] = False  # of one query: removing it changes the others
+    found = what_if(key, posterior, at, offered, without="llm2", attributes=same)["mean"]
+    assert (found.sel(scenario="change", query=0) == 0).all()
+    assert (found.sel(scenario="change", query=1) != 0).all()
+    for change in ({"attributes": same}, {"adding": 0}, {"adding": 1, "attributes": same}):
+        with pytest.raises(InputError, match="expected a change, got one that changes nothing"):
+            what_if(key, posterior, at, offered, **change)
+
+
 def test_labels_and_users_differ_by_the_channel(key):
     posterior = drawn("misclassified")
     found = sites(posterior)
@@ -242,6 +255,9 @@ def test_bad_calls(key):
         "kind: expected eti or hdi, got 'mode'": lambda: acceptance(
             key, posterior, at, kind="mode"
         ),
+        "llms: expected none called retry or silence, .*, got one called retry": lambda: shares(
+            key, posterior, at, everyone, llms=["a", "retry", "c"]
+        ),
         "probability: expected": lambda: acceptance(key, posterior, at, probability=90),
         "llms: expected 3 different names": lambda: acceptance(key, posterior, at, llms=["a"]),
         "num_draws: expected at least 1": lambda: acceptance(key, posterior, at, num_draws=0),
@@ -251,6 +267,9 @@ def test_bad_calls(key):
         ),
         "expected somebody to answer after the change, got nobody for query 0": lambda: what_if(
             key, posterior, at, [True, False, False], without=0
+        ),
+        "what_if: expected a change, got one that changes nothing": lambda: what_if(
+            key, posterior, at, [True, False, True], without="llm1", adding="llm2"
         ),
         "disjoint_mnl: expected a model with attributes": lambda: what_if(
             key, posterior, at, everyone, attributes=np.ones((3, 1))

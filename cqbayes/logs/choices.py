@@ -2,8 +2,9 @@
 
 The files are Parquet, one row a service: ``context`` (a list of numbers), ``offered`` (a list of
 booleans), ``choice`` (0: retry; j + 1: LLM j was taken; -1: silence) and, if wanted, ``weight``,
-``user``, ``attempt`` and ``time`` (integers) and ``attributes`` (a list with a list of numbers for
-each LLM). Names of the LLMs may stand in the file's metadata under ``llms``.
+``user`` (null where there is none), ``attempt`` and ``time`` (integers) and ``attributes`` (a list
+with a list of numbers for each LLM). Names of the LLMs may stand in the file's metadata under
+``llms``.
 """
 
 import dataclasses
@@ -34,7 +35,6 @@ EPOCH = datetime(1970, 1, 1)
 HOUR = 3_600_000_000  # microseconds
 # How long blocks of time are, and when one began: weeks begin on Monday, as in ISO 8601.
 BLOCKS = {"h": (HOUR, 0), "D": (24 * HOUR, 0), "W": (7 * 24 * HOUR, -3 * 24 * HOUR)}
-UNKNOWN = ""  # the user of rows without one
 
 
 class Codes(NamedTuple):
@@ -42,7 +42,8 @@ class Codes(NamedTuple):
 
     Attributes:
         llms: LLM j is the j-th.
-        users: user i is the i-th; ``""`` is all that have no name. None where no row has a user.
+        users: user i is the i-th; rows without one have the number after the last, which no model
+            knows anything of. None where no row has a user.
         unit: of blocks of time, ``"h"``, ``"D"`` or ``"W"``; None where they are not wanted.
         times: when each block of time begins, without gaps.
     """
@@ -93,7 +94,7 @@ def codes_of(
             raise InputError(f"{name}: expected different names, got one twice")
     count = 0
     of_llms: set[str] = set()
-    of_users: set[str | None] = set()
+    of_users: set[str] = set()
     ends: list[int] = []
     for batch in batches:
         if len(batch) == 0:
@@ -103,14 +104,14 @@ def codes_of(
             of_llms.update(batch["offered"].flatten().unique().to_pylist())
             _check_number("LLMs", len(of_llms), MOST_LLMS)
         if users is None:
-            of_users.update(batch["user_id"].unique().to_pylist())
+            of_users.update(filter(None, batch["user_id"].unique().to_pylist()))
             _check_number("users", len(of_users), MOST_LEVELS)
         if time is not None:
-            blocks = _blocks(batch["timestamp"], time)
+            blocks = block_numbers(batch["timestamp"], time)
             ends = [min([*ends, int(blocks.min())]), max([*ends, int(blocks.max())])]
     if count == 0:
         raise InputError("log: expected at least one sound row, got none; see the report")
-    found = users if users is not None else _sorted_users(of_users)
+    found = users if users is not None else sorted(of_users) or None
     times = _starts(time, *ends) if time is not None else ()
     return Codes(
         tuple(sorted(of_llms) if llms is None else llms),
@@ -125,12 +126,12 @@ def _check_number(what: str, count: int, most: int) -> None:
         raise InputError(f"log: expected at most {most:,} {what}, got more")
 
 
-def _sorted_users(found: set[str | None]) -> list[str] | None:
-    names = {name or UNKNOWN for name in found}
-    return None if names == {UNKNOWN} else sorted(names)
+def block_numbers(timestamp: pa.Array, unit: str) -> np.ndarray:
+    """In which block of time each is, from some day in 1970.
 
-
-def _blocks(timestamp: pa.Array, unit: str) -> np.ndarray:
+    Raises:
+        InputError: where one is null.
+    """
     if timestamp.null_count:
         raise InputError(
             f"timestamp: expected one in every row, since time={unit!r}; a batch has "
@@ -138,6 +139,13 @@ def _blocks(timestamp: pa.Array, unit: str) -> np.ndarray:
         )
     length, start = BLOCKS[unit]
     return (numbers(timestamp.cast(pa.int64()), 0) - start) // length
+
+
+def first_block(unit: str, times: Sequence[datetime]) -> int:
+    """Number of the first block of a log, from the same day."""
+    length, start = BLOCKS[unit]
+    first = (times[0].replace(tzinfo=None) - EPOCH) // timedelta(microseconds=1)
+    return (first - start) // length
 
 
 def _starts(unit: str, first: int, last: int) -> tuple[datetime, ...]:
@@ -159,7 +167,8 @@ def choice_data_of(
     """Services as choice data, in memory.
 
     A row is a retry (0) where nothing was chosen and ``silent`` is not true; ``retry_probability``
-    is not looked at: it belongs to the outcome of a model. Contexts are brought to unit norm.
+    is not looked at: it belongs to the outcome of a model. Contexts are brought to unit norm. Rows
+    without a user are not one user: they have a number that is nobody's, ``num_users``.
 
     Args:
         batches: of ``SERVICES``, such as :func:`cqbayes.logs.table.services` gives.
@@ -282,11 +291,11 @@ def _columns(batch: pa.RecordBatch, codes: Codes, context: Contexts | None) -> C
     }
     if codes.users is not None:
         users = pa.array(codes.users, pa.string())
-        columns["user"] = _codes("users", batch["user_id"].fill_null(UNKNOWN), users)
+        named = lengths(batch["user_id"]) > 0
+        columns["user"] = np.full(len(batch), len(users))
+        columns["user"][named] = _codes("users", batch["user_id"].filter(pa.array(named)), users)
     if codes.unit is not None:
-        length, start = BLOCKS[codes.unit]
-        first = (codes.times[0].replace(tzinfo=None) - EPOCH) // timedelta(microseconds=1)
-        time = _blocks(batch["timestamp"], codes.unit) - (first - start) // length
+        time = block_numbers(batch["timestamp"], codes.unit) - first_block(codes.unit, codes.times)
         if ((time < 0) | (time >= len(codes.times))).any():
             raise InputError("time: expected all rows within the blocks given, got some outside")
         columns["time"] = time
@@ -359,6 +368,8 @@ def write_choices(path: str | Path, data: ChoiceData, llms: list[str], note: str
     for name in INTEGERS:
         if getattr(data, name) is not None:
             columns[name] = np.asarray(getattr(data, name))
+    if data.user is not None:
+        columns["user"] = pa.array(columns["user"], mask=columns["user"] >= data.num_users)
     if data.attributes is not None:
         columns["attributes"] = [list(row) for row in np.asarray(data.attributes)]
     metadata = {"llms": json.dumps(llms), "note": note}
@@ -388,12 +399,18 @@ def read_choices(path: str | Path) -> tuple[ChoiceData, list[str] | None]:
     if missing:
         raise InputError(f"{path}: expected columns context, offered, choice; no {missing[0]}")
     plain = {n: table[n].to_numpy() for n in ("weight", *INTEGERS) if n in table.column_names}
+    num_users = None
+    if "user" in plain and pa.types.is_integer(table["user"].type):
+        num_users = (pc.max(table["user"]).as_py() or 0) + 1  # pyright: ignore
+        plain["user"] = table["user"].fill_null(num_users).to_numpy()
     offered = _matrix(path, table["offered"], "offered")
     if "attributes" in table.column_names:
         each = _matrix(path, table["attributes"], "attributes", inner=True)
         plain["attributes"] = each.reshape(len(table), -1, each.shape[-1])
     context = _matrix(path, table["context"], "context")
     data = choice_data(context, offered, table["choice"].to_numpy(), **plain)
+    if num_users is not None:
+        data = dataclasses.replace(data, num_users=num_users)
     return data, _names(path, table, data.num_llms)
 
 

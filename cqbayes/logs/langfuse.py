@@ -235,4 +235,9 @@ IMPORTER = Importer(
         "traces it shows only by level ERROR of the one before"
     ),
     unpack=_unpacked,
+    signs=(
+        *(("observations", own) for own in ("id", "scores", "timestamp")),
+        *(("type", own) for own in ("traceId", "trace_id", "startTime", "start_time")),
+        ("data", "meta"),
+    ),
 )

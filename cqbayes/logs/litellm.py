@@ -180,4 +180,8 @@ IMPORTER = Importer(
         "where metadata.attempted_retries says so; what a client sent again shows by the failure "
         "before it"
     ),
+    signs=(
+        ("call_type", "model"),
+        *(("messages", own) for own in ("call_type", "response", "status", "startTime")),
+    ),
 )

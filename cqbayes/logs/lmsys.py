@@ -94,4 +94,5 @@ IMPORTER = Importer(
     transport="cannot be told apart: there are no errors and no times",
     wanted=_is_wanted,
     check=_check,
+    signs=(("conversation_id", "conversation"),),
 )

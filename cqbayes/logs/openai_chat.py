@@ -119,4 +119,5 @@ IMPORTER = Importer(
     transport="cannot be told apart; a turn without any answer before a repeated one is a hint",
     wanted=_is_wanted,
     check=_check,
+    signs=(("messages",),),
 )

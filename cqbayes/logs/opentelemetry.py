@@ -331,4 +331,5 @@ IMPORTER = Importer(
         "sends again shows by error.type or the status of the span before"
     ),
     unpack=_unpacked,
+    signs=(("resourceSpans",), ("resourceLogs",), ("startTimeUnixNano", "attributes")),
 )

@@ -83,7 +83,8 @@ class Ledger:
 
     Args:
         quarantine: where the records that are set aside are written, as JSON Lines:
-            ``{"place": ..., "reason": ..., "record": ...}``; nowhere if None.
+            ``{"place": ..., "reason": ..., "expected": ..., "record": ...}``, the third where it is
+            known; nowhere if None.
         strict: whether the first of them is refused, and not set aside.
         inputs: files that are read, which the quarantine file must not replace.
 
@@ -121,7 +122,7 @@ class Ledger:
         """Whether records are written, so that they are needed."""
         return self._path is not None
 
-    def put_aside(self, reason: str, place: str, record: Any, sentence: str | None = None) -> None:
+    def put_aside(self, reason: str, place: str, record: Any, expected: str | None = None) -> None:
         """Counts a record, and writes it.
 
         Args:
@@ -129,14 +130,14 @@ class Ledger:
             place: where it stands.
             record: what stands there: a dictionary, a line in bytes, or None where there was more
                 than is held in memory.
-            sentence: what was expected, for the message.
+            expected: what should have been there.
 
         Raises:
             InputError: under ``strict``, or where the operating system refuses to write.
         """
         if self._strict:
             raise InputError(
-                f"{place}: {sentence or 'expected a sound record'}, got: {reason}; "
+                f"{place}: expected {expected or 'a sound record'}, got: {reason}; "
                 "set it right, or read without strict, which sets such rows aside"
             )
         self.set_aside[reason] += 1
@@ -145,7 +146,7 @@ class Ledger:
             places.append(place)
         if self._path is not None:
             try:
-                self._opened(self._path).write(_line(place, reason, record))
+                self._opened(self._path).write(_line(place, reason, record, expected))
             except OSError as error:
                 raise _unwritable(self._path, error) from None
 
@@ -180,11 +181,14 @@ def _unwritable(path: Path, error: OSError) -> InputError:
     return InputError(f"{path}: could not be written: {error.strerror or error}")
 
 
-def _line(place: str, reason: str, record: Any) -> str:
+def _line(place: str, reason: str, record: Any, expected: str | None) -> str:
+    said = {"place": place, "reason": reason}
+    if expected is not None:
+        said["expected"] = expected
     try:
-        return json.dumps({"place": place, "reason": reason, "record": _plain(record)}) + "\n"
+        return json.dumps({**said, "record": _plain(record)}) + "\n"
     except RecursionError:  # lists in lists, as deep as can be read but not written
-        return _line(place, reason, None)
+        return _line(place, reason, None, expected)
 
 
 def _plain(value: Any) -> Any:

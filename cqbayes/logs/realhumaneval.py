@@ -133,4 +133,5 @@ IMPORTER = Importer(
     transport="cannot be told apart: errors are not recorded",
     wanted=_is_wanted,
     check=_check,
+    signs=(("programmer_id", "task_name"),),
 )

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from cqbayes.answers import parquet
 from cqbayes.errors import InputError
+from cqbayes.logs.formats import refuse_other
 from cqbayes.logs.quarantine import Ledger, Report
 from cqbayes.logs.schema import TURNS
 
@@ -69,6 +70,7 @@ class Importer(NamedTuple):
         wanted: whether a column of Parquet is read, by its name with dots; None where the format
             is not known in Parquet.
         check: refuses a Parquet file by its name and schema.
+        signs: which fields tell the format from others: all of one of these sets of names.
         transport: how a request that a program sent again after an error is told apart from a user
             who asked again, or that it cannot be.
     """
@@ -79,6 +81,7 @@ class Importer(NamedTuple):
     unpack: Callable[[Record], Iterable[Any]] = _itself
     wanted: Callable[[str], bool] | None = None
     check: Callable[[str, pa.Schema], None] | None = None
+    signs: tuple[tuple[str, ...], ...] = ()
 
 
 class Turns(Iterator[pa.RecordBatch]):
@@ -160,8 +163,9 @@ def turns(
         strict: whether the first of those is refused.
 
     Raises:
-        InputError: at once, for what cannot be read, is of another format, or lacks a column; and
-            while reading, for a file that is damaged, or under ``strict``.
+        InputError: at once, for what cannot be read or lacks a column; and while reading, for JSON
+            whose first record is plainly of another format, for a file that is damaged, or under
+            ``strict``.
     """
     if rows < 1:
         raise InputError(f"rows: expected at least 1, got {rows}")
@@ -213,6 +217,7 @@ def _check(path: Path, importer: Importer) -> None:
     if importer.wanted is None:
         raise InputError(f"{path}: expected JSON or JSON Lines of {importer.title}, got Parquet")
     with parquet(str(path), path) as file:
+        refuse_other(str(path), file.schema_arrow.names, importer.signs, importer.title)
         if importer.check is not None:
             importer.check(str(path), file.schema_arrow)
 
@@ -242,7 +247,7 @@ class _Source(NamedTuple):
 def _source(path: Path, importer: Importer) -> _Source:
     if suffix(path) != ".parquet":
         read = _array if suffix(path) == ".json" else json_lines
-        return _Source(_unpacked(read(path), importer), {})
+        return _Source(_unpacked(_of_format(read(path), path, importer), importer), {})
     with parquet(str(path), path) as file:
         schema = file.schema_arrow
     assert importer.wanted is not None
@@ -263,6 +268,16 @@ def _ticks(fields: pa.Schema | pa.StructType, before: str = "") -> dict[str, int
         elif isinstance(kind, pa.StructType):
             found |= _ticks(kind, f"{before}{field.name}.")
     return found
+
+
+def _of_format(records: Iterator[Found], path: Path, importer: Importer) -> Iterator[Found]:
+    """The same records, unless the first of them is plainly of another format."""
+    known = False
+    for found in records:
+        if not known and not isinstance(found.record, str):
+            refuse_other(str(path), found.record, importer.signs, importer.title)
+            known = True
+        yield found
 
 
 def _unpacked(records: Iterator[Found], importer: Importer) -> Iterator[Found]:

@@ -5,7 +5,7 @@ of :mod:`cqbayes.logs.validation` is set aside, counted and, if wanted, kept in 
 """
 
 import csv
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -20,6 +20,7 @@ from cqbayes.answers import check_columns, parquet
 from cqbayes.errors import InputError
 from cqbayes.logs import validation
 from cqbayes.logs.cells import check_type, from_arrow, from_json, nothing
+from cqbayes.logs.formats import OF_SERVICES, refuse_other
 from cqbayes.logs.quarantine import Ledger, counts_table
 from cqbayes.logs.records import (
     BUFFER,
@@ -136,7 +137,8 @@ def services(
 
     Raises:
         InputError: at once, for what cannot be read, or lacks a column; while reading, for a file
-            that is damaged, has no rows, or, under ``strict``, has a row that breaks a rule.
+            that is damaged, has no rows, is plainly a log of another format, or, under ``strict``,
+            has a row that breaks a rule.
 
     Example:
         >>> import pathlib, tempfile
@@ -253,7 +255,7 @@ class Services(Iterator[pa.RecordBatch]):
     def _set_aside(self, faults: Iterable[Fault]) -> None:
         for file, line, rule, record in faults:
             place = f"{self._names[file]}:{line}"
-            self._ledger.put_aside(rule.name, place, record, f"expected {rule.expected}")
+            self._ledger.put_aside(rule.name, place, record, rule.expected)
 
     def _notes(self) -> Iterator[str]:
         kept, aside = self._ledger.kept, self._ledger.set_aside
@@ -391,8 +393,15 @@ def _columns(
             found[ours] = theirs
         else:
             _ignore(theirs, ignored)
+    _refuse_other(path, found, names)
     check_columns(str(path), found, NEEDED)
     return found
+
+
+def _refuse_other(path: Path, ours: Collection[str], theirs: Collection[str]) -> None:
+    """Refuses a file that is a log of a known format and no table."""
+    if not any(name in ours for name in NEEDED):
+        refuse_other(str(path), theirs, OF_SERVICES, "a long table of services")
 
 
 def _ignore(name: str, ignored: dict[str, None]) -> None:
@@ -517,13 +526,16 @@ def _json_chunks(
     records: list[dict[str, Any]] = []
     places: list[int] = []
     faults: list[Fault] = []
-    size = 0
+    size, is_known = 0, False
     for place, record, line in json_lines(path):
         if isinstance(record, str):
             faults.append(Fault(number, place, _RULE_OF.get(record, LINE), line))
             size += len(line or b"")
         else:
             ours = {rename.get(name, name): value for name, value in record.items()}
+            if not is_known:
+                _refuse_other(path, ours, record)
+                is_known = True
             for name in ours.keys() - _KNOWN:
                 _ignore(name, ignored)
             records.append(ours)

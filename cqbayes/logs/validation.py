@@ -55,7 +55,11 @@ CELL = Rule("cell", "in every cell what its column holds, or nothing")
 QUERY = Rule("query_id", "a query_id that is not empty")
 ATTEMPT = Rule("attempt", "an attempt of at least 1")
 OFFERED = Rule("offered", f"1 to {MOST_LLMS:,} LLMs in offered, each with a name, each once")
-CHOSEN = Rule("chosen", "a chosen LLM that is among the offered")
+CHOSEN = Rule(
+    "chosen",
+    "a chosen LLM that is among the offered; a retry is an empty cell, in JSON null, and no word "
+    "such as NaN or None",
+)
 SILENT = Rule("silent", "no chosen LLM in a row that is silent")
 RETRY = Rule("retry_probability", "a retry_probability in [0, 1]")
 PROPENSITY = Rule("propensity", "a propensity in (0, 1]")

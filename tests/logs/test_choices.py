@@ -3,14 +3,18 @@
 from datetime import UTC, datetime, timedelta
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cqbayes.catalogue import load_model
 from cqbayes.errors import InputError
-from cqbayes.logs import choice_data_of, codes_of, minibatches
+from cqbayes.logs import choice_data_of, codes_of, minibatches, read_choices, write_choices
+from cqbayes.logs.fitting import notes
 from cqbayes.logs.schema import SERVICES
+from cqbayes.preference import layout, sizes_of, utilities
 
 NOON = datetime(2024, 3, 1, 12, tzinfo=UTC)  # a Friday
 LLMS = ["a", "b", "c"]
@@ -49,9 +53,9 @@ def test_each_column_is_what_the_rows_say():
     coded = choice_data_of(_batches(rows), time="W", attributes={n: [ord(n), 1.0] for n in LLMS})
     data = coded.data
     assert coded.llms == ("a", "b", "c")
-    assert coded.users == ("", "u0", "u1", "u2", "u3")
+    assert coded.users == ("u0", "u1", "u2", "u3")
     assert coded.times[0] == datetime(2024, 2, 26, tzinfo=UTC), "a Monday"
-    assert (data.num_users, data.num_times) == (5, len(coded.times))
+    assert (data.num_users, data.num_times) == (4, len(coded.times))
     assert data.user is not None
     assert data.time is not None
     assert data.attributes is not None
@@ -64,7 +68,7 @@ def test_each_column_is_what_the_rows_say():
             wanted = 1 + LLMS.index(row["chosen"])
         assert data.choice[i] == wanted
         assert data.weight[i] == (row["weight"] or 1)
-        assert coded.users[int(data.user[i])] == (row["user_id"] or "")
+        assert int(data.user[i]) == (coded.users.index(row["user_id"]) if row["user_id"] else 4)
         begins = coded.times[int(data.time[i])]
         assert begins <= row["timestamp"] < begins + timedelta(days=7)
         unit = np.array(row["embedding"]) / np.linalg.norm(row["embedding"])
@@ -97,16 +101,39 @@ def test_parts_of_a_file(tmp_path):
 
 def test_codes_that_are_given_are_kept():
     rows = _rows(20)
-    llms, users = ["z", "c", "b", "a"], ["", "u3", "u2", "u1", "u0", "new"]
+    llms, users = ["z", "c", "b", "a"], ["u3", "u2", "u1", "u0", "new"]
     coded = choice_data_of(_batches(rows), llms=llms, users=users)
     assert (coded.llms, coded.users) == (tuple(llms), tuple(users))
-    assert (coded.data.num_llms, coded.data.num_users) == (4, 6)
+    assert (coded.data.num_llms, coded.data.num_users) == (4, 5)
     plain = choice_data_of(_batches(rows)).data
     order = [llms.index(name) for name in LLMS]
     np.testing.assert_array_equal(coded.data.offered[:, np.array(order)], plain.offered)
     # Codes of one part serve for another.
     again = choice_data_of(_batches(_rows(20, seed=1)), llms=coded.llms, users=coded.users)
     assert again.codes == coded.codes
+
+
+def test_rows_without_a_user_are_nobody_and_not_one_user(tmp_path):
+    """Their likelihood is that of the median user, and what they did says nothing of any user."""
+    rows = [{**row, "user_id": "" if i == 5 else row["user_id"]} for i, row in enumerate(_rows(40))]
+    coded = choice_data_of(_batches(rows))
+    nobody = np.array([not row["user_id"] for row in rows])
+    np.testing.assert_array_equal(np.asarray(coded.data.user) == 4, nobody)
+    assert coded.data.num_users == 4
+    write_choices(tmp_path / "a.parquet", coded.data, list(coded.llms), "simulated")
+    again, _ = read_choices(tmp_path / "a.parquet")
+    np.testing.assert_array_equal(again.user, coded.data.user)
+    assert again.num_users == 4
+    model = load_model("user_mnl")
+    form = layout(model, sizes_of(again))
+    effects = {"user_sd": jnp.array(1.0), "user_raw": jnp.arange(1.0, 5)}
+    zero = form.constrain(jnp.zeros(form.size))
+    params = form.to_params({**zero, **effects})
+    np.testing.assert_allclose(
+        utilities(model, params, again.situation)[:, 0], np.where(nobody, 0, 1 + again.user)
+    )
+    assert any("services have no user" in note for note in notes(again))
+    assert not any("no user" in note for note in notes(choice_data_of(_batches(rows[1:5])).data))
 
 
 def test_contexts_of_texts():
@@ -165,4 +192,4 @@ def test_parts_that_are_refused():
     codes = codes_of(batches[:1], time="h")
     late = _batches([{**_rows(1)[0], "timestamp": NOON + timedelta(days=400)}])
     with pytest.raises(InputError, match="time: expected all rows within the blocks given"):
-        list(minibatches(late, 4, codes=codes._replace(users=("", "u0", "u1", "u2", "u3"))))
+        list(minibatches(late, 4, codes=codes._replace(users=("u0", "u1", "u2", "u3"))))

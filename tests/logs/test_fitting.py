@@ -1,9 +1,11 @@
 """From a log to a posterior in one call: what came of every row is told, and nothing is lost."""
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import jax
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -11,6 +13,7 @@ from simulated import SECRET, settled, simulate, write
 from typer.testing import CliRunner
 
 import cqbayes
+import cqbayes.predict
 from cqbayes.catalogue import importer_names, load_model
 from cqbayes.choice import choice_data
 from cqbayes.cli import app
@@ -215,6 +218,207 @@ def test_text_becomes_contexts_and_new_queries_too(tmp_path, monkeypatch):
     assert save_contexts(out, bare) is None, "those of an earlier log would be others"
     with pytest.raises(InputError, match="expected the contexts that cqbayes fit writes"):
         predicted(out, asked)
+
+
+@pytest.mark.parametrize("name", ["retry", "silence"])
+def test_an_llm_that_is_called_like_an_outcome_is_refused(tmp_path, name):
+    path, *_ = _services(tmp_path / "log.jsonl", chosen=None, offered=["a", name])
+    with pytest.raises(InputError, match=f"none called retry or silence, .*called {name}"):
+        read_log(path)
+    data = choice_data([[1.0]], [[True, True]], [1])
+    cqbayes.logs.write_choices(tmp_path / "a.parquet", data, ["a", name], "simulated")
+    with pytest.raises(InputError, match="none called retry or silence"):
+        read_log(tmp_path / "a.parquet")
+
+
+def _predict(tmp_path, model, llms, *arguments):
+    """``cqbayes predict`` of a posterior of simulated choices, and its table."""
+    data = choice_data(np.ones((9, 1)), np.ones((9, len(llms)), bool), np.arange(9) % 3)
+    settings = {} if model == "disjoint_mnl" else {"num_warmup": 5, "num_draws": 5, "num_chains": 2}
+    engine = "nuts" if settings else "laplace"
+    made = infer(jax.random.key(0), load_model(model), data, engine=engine, **settings)
+    cqbayes.save_posterior(tmp_path / "fit.nc", *made, llms=llms)
+    pq.write_table(pa.table({"embedding": [[1.0]]}), tmp_path / "asked.parquet")
+    where = [str(tmp_path / name) for name in ("fit.nc", "asked.parquet")]
+    out = tmp_path / "each.csv"
+    done = CliRunner().invoke(app, ["predict", *where, "--out", str(out), *arguments])
+    return done, pd.read_csv(out) if done.exit_code == 0 else None
+
+
+def test_the_shell_removes_an_llm_by_its_name_or_its_number(tmp_path):
+    """A name comes first, also one that is a number: LLM 0 is called 1 here."""
+    for llms, said, gone in (
+        (["1", "7"], "1", "1"),
+        (["1", "7"], "0", "1"),
+        (["a", "b"], "1", "b"),
+    ):
+        done, table = _predict(tmp_path, "disjoint_mnl", llms, "--without", said)
+        assert done.exit_code == 0, done.output
+        after = table[(table["scenario"] == "after") & (table["mean"] == 0)]
+        assert after["outcome"].astype(str).tolist() == [gone]
+    for said in ("2", "c", "9" * 5_000):
+        done, _ = _predict(tmp_path, "disjoint_mnl", ["a", "b"], "--without", said)
+        assert isinstance(done.exception, InputError)
+        assert "LLM: expected one of a, b or a number below 2" in str(done.exception)
+
+
+def test_a_newcomer_has_a_name_that_nobody_has(tmp_path):
+    done, table = _predict(tmp_path, "hierarchical_mnl", ["newcomer", "b"], "--newcomer")
+    assert done.exit_code == 0, done.output
+    assert table["llm"].tolist() == ["newcomer", "b", "newcomer2"]
+
+
+def test_the_shell_renames_columns_and_sorts_rows(tmp_path):
+    pytest.importorskip("duckdb", reason="the extra logs is not installed")
+    path, *_ = _services(tmp_path / "log.jsonl")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    last = {"id": "x", "try": 2, "offered": ["a", "b"], "chosen": "a", "embedding": [1.0, 0.0]}
+    rows = [{**row, "id": row.pop("query_id"), "try": row.pop("attempt")} for row in rows]
+    rows = [last, *rows, {**last, "try": 1, "chosen": None}]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    arguments = ["fit", str(path), "--engine", "laplace", "--out", str(tmp_path / "fit.nc")]
+    arguments += ["--rename", "id=query_id", "--rename", "try=attempt"]
+    for more, kept in (([], "61 services of 2 LLMs"), (["--sort"], "62 services of 2 LLMs")):
+        done = CliRunner().invoke(app, [*arguments, *more])
+        assert done.exit_code == 0, done.output
+        assert kept in done.output
+    for bad, message in (
+        (["--rename", "id"], "rename: expected theirs=ours"),
+        (["--rename", "id=attempt"], "rename: expected each column of the log once"),
+        (["--format", "litellm"], "rename: expected a long table of services, got format litellm"),
+    ):
+        done = CliRunner().invoke(app, [*arguments, *bad])
+        assert isinstance(done.exception, InputError)
+        assert message in str(done.exception)
+    with pytest.raises(InputError, match=r"sort: expected a long table .* got format lmsys"):
+        read_log(path, format="lmsys", sort=True)
+
+
+NOON = datetime(2024, 3, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def told_apart(tmp_path):
+    """A log with users and times, attributes of its LLMs, and a way to fit and predict."""
+    path, *_ = _services(tmp_path / "log.jsonl")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for i, row in enumerate(rows):
+        row["user_id"] = "wvu"[i % 3] if i % 5 else None
+        row["timestamp"] = (NOON + timedelta(days=i)).isoformat()
+    path.write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "prices.csv").write_text("llm,price,delay\nb,0.5,1\na,2,-1\n")
+
+    def run(*arguments):
+        done = CliRunner().invoke(app, [str(a) for a in arguments])
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        return done.output
+
+    def fit_it(model, *more):
+        out = tmp_path / "fit.nc"
+        run("fit", path, "--model", model, "--engine", "laplace", "--out", out, *more)
+        return cqbayes.load_posterior(out).posterior
+
+    def predict_it(queries, *more):
+        asked, each = tmp_path / "asked.jsonl", tmp_path / "each.csv"
+        if isinstance(queries, pa.Table):
+            asked = asked.with_suffix(".parquet")
+            pq.write_table(queries, asked)
+        else:
+            asked.write_text("\n".join(map(json.dumps, queries)))
+        run("predict", tmp_path / "fit.nc", asked, "--out", each, *more)
+        return pd.read_csv(each)["mean"].to_numpy().reshape(len(queries), -1)
+
+    return fit_it, predict_it
+
+
+HERE = [0.6, 0.8]
+
+
+def _by_python(posterior, count, **columns):
+    at = cqbayes.predict.queries(posterior, np.array([HERE] * count), **columns)
+    _, key = jax.random.split(jax.random.key(0))  # as predicted does
+    return cqbayes.predict.acceptance(key, posterior, at)["mean"].values
+
+
+def test_the_shell_predicts_for_users(told_apart, tmp_path):
+    fit_it, predict_it = told_apart
+    posterior = fit_it("user_mnl")
+    assert posterior.sizes.num_users == 3
+    asked = [{"embedding": HERE, "user_id": user} for user in ("v", "u", None, "nobody knows")]
+    found = predict_it(asked)
+    expected = _by_python(posterior, 4, user=np.array([1, 0, 0, 3]))
+    expected[2] = expected[3]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    np.testing.assert_allclose(predict_it(pa.Table.from_pylist(asked)), found, rtol=1e-5)
+    with pytest.raises(InputError, match=r"asked.jsonl: expected a column user_id, which user_mnl"):
+        predict_it([{"embedding": HERE}])
+    with pytest.raises(InputError, match=r"expected string in user_id, got something .* row 2"):
+        predict_it([{"embedding": HERE, "user_id": user} for user in ("v", ["v"])])
+    (tmp_path / "fit.nc.codes.json").unlink()
+    with pytest.raises(
+        InputError, match=r"fit.nc.codes.json: expected users as cqbayes fit writes"
+    ):
+        predict_it(asked)
+
+
+def test_the_shell_predicts_for_a_time(told_apart):
+    fit_it, predict_it = told_apart
+    posterior = fit_it("drift_mnl", "--time", "W")
+    weeks = posterior.sizes.num_times
+    days = (0, 3, 20, 400)  # a Friday, the Monday after, and long after the log's last
+    asked = [
+        {"embedding": HERE, "timestamp": (NOON + timedelta(days=day)).isoformat()} for day in days
+    ]
+    found = predict_it(asked)
+    expected = _by_python(posterior, 4, time=np.array([0, 1, 3, weeks - 1]))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    table = pa.table({"embedding": [HERE] * 4, "timestamp": [NOON + timedelta(d) for d in days]})
+    np.testing.assert_allclose(predict_it(table), found, rtol=1e-5)
+    with pytest.raises(InputError, match="expected a column timestamp, which drift_mnl needs"):
+        predict_it([{"embedding": HERE}])
+    early = [{"embedding": HERE, "timestamp": at} for at in ("2024-02-26", "2024-02-25")]
+    with pytest.raises(InputError, match=r"a time from 2024-02-26 on, .* got none in row 2"):
+        predict_it(early)
+
+
+def test_the_shell_fits_and_predicts_with_attributes(told_apart, tmp_path):
+    fit_it, predict_it = told_apart
+    prices = ("--attributes", tmp_path / "prices.csv")
+    with pytest.raises(InputError, match="shared_mnl: expected numbers for each LLM: --attributes"):
+        fit_it("shared_mnl")
+    posterior = fit_it("shared_mnl", *prices)
+    asked = [{"embedding": HERE}]
+    expected = _by_python(posterior, 1, attributes=np.array([[2.0, -1], [0.5, 1]]))
+    np.testing.assert_allclose(predict_it(asked, *prices), expected, rtol=1e-5)
+    with pytest.raises(InputError, match=r"expected attributes of the LLMs, .*: --attributes FILE"):
+        predict_it(asked)
+    for content, message in (
+        ("llm,delay,price\na,1,2\nb,3,4\n", "expected price, delay as the posterior was fitted"),
+        ("llm,price,delay\na,1,2\n", "those of all LLMs, 1 of 2 have none, such as b"),
+        ("llm,price,delay\na,1,2\na,1,2\n", "expected each LLM once"),
+        ("llm,price,delay\na,1,x\nb,1,2\n", "expected finite numbers"),
+        ("model,price\na,1\n", "expected a CSV with columns llm and attributes"),
+        ("", "expected a CSV with columns llm and attributes"),
+    ):
+        (tmp_path / "prices.csv").write_text(content)
+        with pytest.raises(InputError, match=message):
+            predict_it(asked, *prices)
+    (tmp_path / "prices.csv").write_text("llm,price\na,1\nb,2\n")
+    fit_it("disjoint_mnl")
+    assert not (tmp_path / "fit.nc.codes.json").exists(), "those of an earlier model are gone"
+    with pytest.raises(InputError, match="expected a model that uses them, disjoint_mnl uses none"):
+        predict_it(asked, *prices)
+
+
+def test_the_shell_predicts_for_an_attempt(told_apart):
+    fit_it, predict_it = told_apart
+    posterior = fit_it("attempt_mnl")
+    asked = [{"embedding": HERE, "attempt": attempt} for attempt in (1, 3)]
+    expected = _by_python(posterior, 2, attempt=np.array([1, 3]))
+    np.testing.assert_allclose(predict_it(asked), expected, rtol=1e-5)
+    with pytest.raises(InputError, match=r"expected a whole number from 1 in attempt, .* row 1"):
+        predict_it([{"embedding": HERE, "attempt": 0}])
 
 
 def test_from_the_shell(tmp_path):

@@ -16,7 +16,7 @@ from logs.simulated import FORMATS, SECRET, settled, simulate, write
 
 from cqbayes.catalogue import importer_names, load_importer
 from cqbayes.errors import InputError
-from cqbayes.logs import messages, records
+from cqbayes.logs import messages, records, services
 from cqbayes.logs.records import MOST_BYTES, MOST_BYTES_OF_NAME, Turns, turns
 from cqbayes.logs.schema import TURNS
 
@@ -77,6 +77,46 @@ def test_simulated_logs_come_back(tmp_path, name, suffix, seed):
     assert len({(row["session_id"], row["turn"]) for row in rows}) > 6
     if made.attempts:  # or the test would not see what it is for
         assert any(row["failed"] for row in rows)
+
+
+@every
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet"])
+def test_a_log_of_another_format_is_refused_and_named(tmp_path, name, suffix):
+    for other in set(NAMES) - {name}:
+        if suffix == ".parquet" and not (FORMATS[other].schema and FORMATS[name].schema):
+            continue
+        path = write(tmp_path / f"{other}{suffix}", other, settled(simulate(0)))
+        with pytest.raises(InputError) as refusal:
+            _rows(turns(load_importer(name), path))
+        assert str(refusal.value) == (
+            f"{path}: expected {load_importer(name).title}, got what looks like "
+            f"{load_importer(other).title}; read it as format {other}"
+        )
+
+
+@every
+def test_a_table_of_services_and_a_log_of_turns_are_told_apart(tmp_path, name):
+    path = write(tmp_path / "log.jsonl", name, settled(simulate(0)))
+    for rows in ({}, {"rename": {"id": "user_id"}}):
+        with pytest.raises(
+            InputError, match=rf"expected a long table .*; read it as format {name}$"
+        ):
+            list(services(path, **rows))
+    row = {"query_id": "1", "attempt": 1, "offered": ["a"], "chosen": None, "messages": []}
+    with pytest.raises(
+        InputError, match=r"looks like a long table .*; read it as format services$"
+    ):
+        _rows(turns(load_importer(name), _lines(path, [b"", row])))
+
+
+def test_a_spend_log_of_litellm_is_no_conversation(tmp_path):
+    """It has the column messages, and was read as conversations of one turn each."""
+    spent = {"request_id": "r", "call_type": "acompletion", "model": "gpt-4o", "spend": 0.1}
+    spent |= {"messages": [{"role": "user", "content": SECRET}], "user": "u"}
+    path = _lines(tmp_path / "a.jsonl", [spent])
+    with pytest.raises(InputError, match="got what looks like LiteLLM") as refusal:
+        _rows(turns(load_importer("openai_chat"), path))
+    assert SECRET not in str(refusal.value)
 
 
 @every

@@ -15,7 +15,6 @@ from scipy.special import expit, logit
 from cqbayes.catalogue import model_factory
 from cqbayes.datasets import data_folder
 from cqbayes.errors import InputError
-from cqbayes.logs import retrials
 from cqbayes.logs.retrials import (
     FEATURES,
     Detector,
@@ -144,7 +143,7 @@ def test_pairs_of_two_lengths_and_a_missing_extra(monkeypatch):
     batch = _turns("a", "b").to_batches()[0]
     with pytest.raises(InputError, match="as many first turns as second ones, got 2 and 1"):
         features(batch, batch[:1])
-    monkeypatch.setattr(retrials, "find_spec", lambda name: None)
+    monkeypatch.setattr("cqbayes.logs.pairs.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"expected the extra logs; pip install"):
         features(batch, batch)
 
@@ -241,13 +240,65 @@ def test_another_prevalence():
 
 
 def test_error_rates_by_hand():
-    """Groups alike, so that all that is uncertain is how many are in a sample: nothing."""
+    """Groups alike, so that what is uncertain is the half a group of either kind of the prior."""
     called = np.tile([0.9, 0.9, 0.9, 0.1, 0.1, 0.1, 0.1, 0.1, 0.9], 50)
     truth = np.tile([1, 1, 1, 1, 0, 0, 0, 0, 0], 50)
     errors = error_rates(called, truth, np.repeat(np.arange(50), 9))
-    for (a, b), mean in ((errors.specificity, 0.8), (errors.recognised, 1 - 0.25 / 0.8)):
-        assert a / (a + b) == pytest.approx(mean)
-        assert a + b == pytest.approx(1_000)
+    specificity, sensitivity = (50 * 0.8 + 0.5) / 51, (50 * 0.75 + 0.5) / 51
+    recognised = 1 - (1 - sensitivity) / specificity
+    for (a, b), mean in ((errors.specificity, specificity), (errors.recognised, recognised)):
+        assert a / (a + b) == pytest.approx(mean, abs=1e-3)
+        assert a + b > 500
+
+
+def test_no_error_in_five_labels_is_not_an_error_rate_of_zero():
+    """One pair a group: what Jeffreys' prior says, Beta(1/2 + right, 1/2)."""
+    truth = np.arange(10) < 5
+    errors = error_rates(np.where(truth, 0.9, 0.1), truth, np.arange(10), num_samples=200_000)
+    a, b = errors.specificity
+    assert a / (a + b) == pytest.approx(5.5 / 6, abs=2e-3)
+    assert stats.beta(a, b).std() == pytest.approx(stats.beta(5.5, 0.5).std(), rel=0.02)
+
+
+@pytest.mark.parametrize(("groups", "each", "rho"), [(3, 2, 0.2), (5, 1, 0.0), (10, 4, 0.3)])
+def test_error_rates_of_few_labels_hold_the_truth_as_often_as_they_say(groups, each, rho):
+    rng = np.random.default_rng(6)
+    truth = np.tile(np.arange(2 * each) < each, groups)
+    group = np.repeat(np.arange(groups), 2 * each)
+    inside = []
+    for _ in range(400):
+        right = rng.uniform((0.5, 0.7), 1)  # sensitivity and specificity of all users
+        size = np.inf if rho == 0 else 1 / rho - 1
+        own = right if rho == 0 else rng.beta(right * size, (1 - right) * size, (groups, 2))
+        rate = np.broadcast_to(own, (groups, 2))[group, np.where(truth, 0, 1)]
+        called = np.where(rng.random(len(truth)) < rate, truth, ~truth)
+        try:
+            errors = error_rates(np.where(called, 0.9, 0.1), truth, group, num_samples=500)
+        except InputError:  # no better than guessing, as far as these labels say
+            continue
+        exact = 1 - (1 - right[0]) / right[1], right[1]
+        laws = (errors.recognised, errors.specificity)
+        inside.append(
+            [0.05 < stats.beta(*law).cdf(x) < 0.95 for law, x in zip(laws, exact, strict=True)]
+        )
+    held = np.mean(inside, axis=0)
+    print("of intervals of 90 percent, recognised and specificity held by", held, len(inside))
+    assert len(inside) > 300
+    assert ((held > 0.85) & (held < 0.99)).all()
+
+
+def test_each_fit_of_a_detector_has_its_own_key(key, monkeypatch):
+    keys = []
+
+    def fit(key, values, *_, **__):
+        keys.append(jax.random.key_data(key).tolist())
+        return load_detector().plain
+
+    monkeypatch.setattr("cqbayes.logs.detector.fit_logistic", fit)
+    fit_detector(key, np.zeros((4, len(FEATURES) + 1)), [0, 1] * 2, trained_on="nothing")
+    assert len(keys) == 2
+    assert jax.random.key_data(key).tolist() not in keys
+    assert keys[0] != keys[1]
 
 
 def test_error_rates_are_as_wide_as_users_differ():
@@ -260,7 +311,7 @@ def test_error_rates_are_as_wide_as_users_differ():
     errors = error_rates(chance.ravel(), np.tile(truth, 200), group)
     a, b = errors.specificity
     each = right[:, ~truth].mean(axis=1)
-    assert a / (a + b) == pytest.approx(each.mean(), abs=1e-3)
+    assert a / (a + b) == pytest.approx((each.sum() + 0.5) / 201, abs=1e-3)
     error = each.std(ddof=1) / np.sqrt(200)
     assert stats.beta(a, b).std() == pytest.approx(error, rel=0.1)
 

@@ -442,6 +442,25 @@ def test_rows_set_aside_are_kept_with_the_reason(tmp_path, suffix, rows):
     assert [path.name for path in aside.parent.iterdir()] == ["aside.jsonl"]
 
 
+def test_words_for_a_retry_are_set_aside_with_what_to_write_instead(tmp_path):
+    """What pandas writes of a missing value is no LLM: who sees it aside learns what a retry is."""
+    path = tmp_path / "log.csv"
+    cells = ("NaN", "None", "nan", "null", "", "a")
+    lines = [f"{i},1,a|b,{cell}\n" for i, cell in enumerate(cells)]
+    path.write_text("".join(["query_id,attempt,offered,chosen\n", *lines]))
+    stream = services(path, quarantine=tmp_path / "aside.jsonl")
+    assert [row["chosen"] for row in _kept(stream)] == [None, "a"]
+    entries = [json.loads(line) for line in (tmp_path / "aside.jsonl").read_text().splitlines()]
+    assert len(entries) == 4
+    for entry in entries:
+        assert entry["reason"] == "chosen"
+        assert "a retry is an empty cell" in entry["expected"]
+        assert list(entry) == ["place", "reason", "expected", "record"]
+    assert "a retry is an empty cell" in str(stream.report)
+    with pytest.raises(InputError, match="a retry is an empty cell, in JSON null, and no word"):
+        list(services(path, strict=True))
+
+
 def test_quarantine_appears_whole_or_not_at_all(tmp_path):
     rows = [_row("1", weight=-1.0), *(_row(str(i)) for i in range(9))]
     path = _write(tmp_path / "log.jsonl", rows)

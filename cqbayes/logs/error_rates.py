@@ -1,0 +1,164 @@
+"""How often a detector of retrials errs, as priors: on labelled pairs, and over a whole log."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from cqbayes.errors import InputError
+
+
+class Errors(NamedTuple):
+    """How often a detector errs, as the priors that :mod:`cqbayes.models.misclassified` takes.
+
+    ``misclassified(recognised=errors.recognised, specificity=errors.specificity)``. They are of
+    turns with a next one, and as right as the labels are: users who leave dissatisfied and without
+    a word are not among them (:mod:`cqbayes.models.abandonment`).
+
+    Attributes:
+        threshold: probability from which on a turn counts as a retrial.
+        recognised: Beta prior: how far sensitivity lies on the way from 1 - specificity to 1.
+        specificity: Beta prior: share of other turns that are not taken for retrials.
+    """
+
+    threshold: float
+    recognised: tuple[float, float]
+    specificity: tuple[float, float]
+
+
+def error_rates(
+    probability: Float[np.ndarray, " pair"],
+    retrial: Any,
+    group: Sequence[Any] | np.ndarray,
+    *,
+    doubtful: Any = None,
+    threshold: float = 0.5,
+    seed: int = 0,
+    num_samples: int = 2_000,
+) -> Errors:
+    """Beta priors of a detector's error rates, from pairs that it was not trained on.
+
+    With sensitivity ``c`` and specificity ``d``, ``recognised = 1 - (1 - c) / d``. Users differ,
+    and their pairs are not independent, so that groups are weighed, as in the Bayesian bootstrap,
+    and before any is seen there is Jeffreys' prior of a share, half a group of either kind::
+
+        w_g ~ Gamma(1),    e, f ~ Gamma(1/2)        for each group, and for the prior
+        c   = (sum_g w_g hits_g + s e) / (sum_g w_g retrials_g + s (e + f))
+
+    with ``s`` the mean number of retrials of a group that has any; ``d`` likewise. With one pair a
+    group ``c ~ Beta(1/2 + hits, 1/2 + misses)``: no error in five pairs does not mean that there
+    are none. Of the pairs with a doubtful label, a share that is uniform in [0, 1] counts as
+    retrials in each sample: what a retrial is, is uncertain for all of them at once. Samples in
+    which the detector is no better than guessing are left out, since no prior of ``misclassified``
+    says that; of the others, the Beta of their mean and variance is given.
+
+    Args:
+        probability: of each pair, from a fit without its group.
+        retrial: its label.
+        group: whose it is.
+        doubtful: whether the label may be either; none where absent.
+        threshold: from which on a pair counts as a retrial.
+        seed: of the sampling.
+        num_samples: how many.
+
+    Raises:
+        InputError: where there are fewer than two groups, or the detector is as likely as not no
+            better than guessing.
+
+    Reference:
+        Rubin (1981), The Bayesian bootstrap; Muliere and Secchi (1996), Bayesian nonparametric
+        predictive inference and bootstrap techniques, for its prior; that it is half a group of
+        either kind, and not half a pair, is ours.
+
+    Example:
+        >>> errors = error_rates(np.array([0.9, 0.1] * 5), [1, 0] * 5, range(10))
+        >>> round(errors.specificity[0] / sum(errors.specificity), 1)
+        0.9
+    """
+    called, truth = probability >= threshold, np.asarray(retrial).astype(bool)
+    unsure = np.zeros(len(truth), bool) if doubtful is None else np.asarray(doubtful).astype(bool)
+    _, place = np.unique(np.asarray(group), return_inverse=True)
+    num = int(place.max(initial=-1)) + 1
+    if num < 2:
+        raise InputError(f"group: expected at least two, got {num}")
+    sure = ~unsure
+    kinds = (truth & sure, ~truth & sure, unsure)
+    counts = np.stack(
+        [np.bincount(place, kind & said, num) for kind in kinds for said in (called, ~called)]
+    )
+    rng = np.random.default_rng(seed)
+    times = rng.standard_exponential((num, num_samples))
+    share = rng.random(num_samples)
+    hit, missed, wrong, kept, unsure_called, unsure_not = counts @ times
+    hit, missed = hit + share * unsure_called, missed + share * unsure_not
+    wrong, kept = wrong + (1 - share) * unsure_called, kept + (1 - share) * unsure_not
+    sensitivity = _share(rng, hit, missed, _usual(counts[0] + counts[1]))
+    specificity = _share(rng, kept, wrong, _usual(counts[2] + counts[3]))
+    recognised = 1 - (1 - sensitivity) / specificity
+    better = recognised > 0
+    if better.mean() <= 0.5:
+        raise InputError("probability: expected a detector better than guessing, got none")
+    return Errors(threshold, _beta(recognised[better]), _beta(specificity[better]))
+
+
+def _usual(count: np.ndarray) -> float:
+    """How many pairs a group has that has any."""
+    return float(count[count > 0].mean()) if (count > 0).any() else 1.0
+
+
+def _share(
+    rng: np.random.Generator, yes: np.ndarray, no: np.ndarray, size: float
+) -> Float[np.ndarray, " sample"]:
+    """Samples of a share with half a group of either kind more, of so many pairs."""
+    more, less = size * rng.standard_gamma(0.5, (2, len(yes)))
+    return (yes + more) / (yes + no + more + less)
+
+
+def of_all_rows(
+    errors: Errors,
+    shown: tuple[int, int],
+    inferred: tuple[int, int],
+    *,
+    seed: int = 0,
+    num_samples: int = 2_000,
+) -> Errors:
+    """Error rates over all services of a log, of which users showed some outcomes themselves.
+
+    What is shown is right, so that with shares ``g`` of the retries and of the acceptances that
+    are shown, ``1 - sensitivity`` and ``1 - specificity`` are ``1 - g`` times the detector's.
+    The shares are estimated from the counts: of the inferred services, retries are as many as make
+    the detector call as many as it did. Rows cannot each have their own error rates instead, since
+    whether an outcome is shown depends on what it is.
+
+    Args:
+        errors: of the detector, on turns that it judged.
+        shown: how many retries and how many acceptances users showed.
+        inferred: how many of each the detector called.
+        seed: of the sampling of error rates.
+        num_samples: how many.
+
+    Example:
+        >>> known = Errors(0.5, (50.0, 50.0), (90.0, 10.0))
+        >>> found = of_all_rows(known, (0, 0), (20, 80))
+        >>> round(found.recognised[0] / sum(found.recognised), 2)
+        0.5
+    """
+    rng = np.random.default_rng(seed)
+    recognised = rng.beta(*errors.recognised, num_samples)
+    specificity = rng.beta(*errors.specificity, num_samples)
+    called, total = inferred[0], sum(inferred)
+    retries = np.clip((called - (1 - specificity) * total) / (recognised * specificity), 0, total)
+    # Half a row on either side: a share is never quite 0 or 1.
+    hidden_retry = (retries + 0.5) / (retries + shown[0] + 0.5)
+    hidden_taken = (total - retries + 0.5) / (total - retries + shown[1] + 0.5)
+    missed = hidden_retry * (1 - recognised) * specificity
+    kept = 1 - hidden_taken * (1 - specificity)
+    return Errors(errors.threshold, _beta(1 - missed / kept), _beta(kept))
+
+
+def _beta(values: np.ndarray) -> tuple[float, float]:
+    """The Beta of their mean and variance; no surer than after a thousand observations."""
+    mean = min(max(float(values.mean()), 1e-3), 1 - 1e-3)
+    size = max(min(mean * (1 - mean) / max(float(values.var()), 1e-12) - 1, 1_000.0), 1.0)
+    return mean * size, (1 - mean) * size
