@@ -154,8 +154,8 @@ for name in NAMES:
 #   ± 26, queue 30 ± 4 against 66 ± 7. On `llmrouter9`, `routerbench3k`, `routerdc7` and `routellm2`
 #   random routing has less regret even than `linear_oracle` and `best_single`. There a query has
 #   one score for each LLM, so that who asks the same LLM again fails again. A rule that is a
-#   function of the context alone repeats itself; draws and chance do not. `another_llm.py` shows what
-#   it saves to draw another LLM after two retries (`vary`, which these runs did not have yet).
+#   function of the context alone repeats itself; draws and chance do not. `another_llm.py` shows
+#   what it saves to draw another LLM after two retries (`vary`, which these runs did not have yet).
 
 
 # %%
