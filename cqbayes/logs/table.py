@@ -4,44 +4,26 @@ A file is read in pieces that fit in memory, whatever is in it; what cannot be r
 of :mod:`cqbayes.logs.validation` is set aside, counted and, if wanted, kept in a quarantine file.
 """
 
-import csv
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from cqbayes.answers import check_columns, parquet
 from cqbayes.errors import InputError
 from cqbayes.logs import validation
-from cqbayes.logs.cells import check_type, from_arrow, from_json, nothing
-from cqbayes.logs.formats import OF_SERVICES, refuse_other
+from cqbayes.logs.chunks import MOST_IGNORED, NULLABLE, Chunk, Fault, Reader, reader_of, records_of
 from cqbayes.logs.quarantine import Ledger, counts_table
 from cqbayes.logs.records import (
-    BUFFER,
-    LONG_RECORD,
-    MOST_BYTES,
-    MOST_BYTES_OF_RECORD,
-    NOT_UTF8,
-    check_readable,
     files,
-    json_lines,
-    lines,
-    suffix,
 )
 from cqbayes.logs.schema import SERVICES
 from cqbayes.logs.sorting import by_query
-from cqbayes.logs.validation import CODE, ENCODING, LINE, LONG_TEXT, RECORD, RULES, Checker, Rule
+from cqbayes.logs.validation import RULES, Checker
 
 SUFFIXES = (".parquet", ".csv", ".jsonl", ".ndjson", ".csv.gz", ".jsonl.gz", ".ndjson.gz")
-NEEDED = ("query_id", "attempt", "offered", "chosen")  # as columns; in JSON null may be left out
-MOST_BYTES_OF_BATCH = 64_000_000  # as they stand in the file, but for the last row
-MOST_IGNORED = 50  # names of unknown columns that are reported
 
 
 class ServicesReport(NamedTuple):
@@ -77,33 +59,6 @@ class ServicesReport(NamedTuple):
             found.append(f"ignored columns: {', '.join(self.ignored)}")
         found += [f"note: {note}" for note in self.notes]
         return "\n\n".join(found)
-
-
-class Fault(NamedTuple):
-    """A row that is set aside."""
-
-    file: int
-    line: int
-    rule: Rule
-    record: Any
-
-
-class Chunk(NamedTuple):
-    """Rows of a file as they are read.
-
-    Attributes:
-        rows: with the columns of ``SERVICES``, null in cells that are wrong.
-        file: number of the file of each.
-        line: where each stands in it.
-        faults: what is set aside already, with what became no row at all.
-        faulty: which rows are among the faults; they count as attempts that were made.
-    """
-
-    rows: pa.RecordBatch
-    file: np.ndarray
-    line: np.ndarray
-    faults: list[Fault]
-    faulty: np.ndarray
 
 
 def services(
@@ -156,7 +111,7 @@ def services(
         raise InputError(f"rows: expected at least 1, got {rows}")
     paths = files(path, SUFFIXES)
     names = _renaming(rename or {})
-    readers = [_reader(one, names, rows) for one in paths]
+    readers = [reader_of(one, names, rows) for one in paths]
     ledger = Ledger(quarantine, strict, tuple(paths))
     return Services(paths, readers, ledger, memory if sort else None, rows)
 
@@ -167,7 +122,7 @@ class Services(Iterator[pa.RecordBatch]):
     def __init__(
         self,
         paths: Sequence[Path],
-        readers: Sequence["_Reader"],
+        readers: Sequence["Reader"],
         ledger: Ledger,
         memory: str | None,
         rows: int,
@@ -231,9 +186,9 @@ class Services(Iterator[pa.RecordBatch]):
 
         for batch in by_query(batches(), _PLACED, memory, self._rows):
             file, line, faulty = (batch[n].to_numpy(zero_copy_only=False) for n in _PLACES)
-            columns = [batch[field.name].cast(field.type) for field in _NULLABLE]
+            columns = [batch[field.name].cast(field.type) for field in NULLABLE]
             yield Chunk(
-                pa.RecordBatch.from_arrays(columns, schema=_NULLABLE), file, line, [], faulty
+                pa.RecordBatch.from_arrays(columns, schema=NULLABLE), file, line, [], faulty
             )
 
     def _judged(self, chunk: Chunk) -> pa.RecordBatch:
@@ -242,7 +197,7 @@ class Services(Iterator[pa.RecordBatch]):
         bad = np.flatnonzero(codes)
         records: list[Any] = [None] * len(bad)
         if len(bad) and self._ledger.is_written:
-            records = _records(chunk.rows.take(pa.array(bad)))
+            records = records_of(chunk.rows.take(pa.array(bad)))
         rules = [RULES[code - 1] for code in codes[bad]]
         places = (chunk.file[bad].tolist(), chunk.line[bad].tolist())
         found = [*chunk.faults, *map(Fault, *places, rules, records)]
@@ -278,13 +233,12 @@ class Services(Iterator[pa.RecordBatch]):
 
 
 _IN_ORDER = (validation.DUPLICATE, validation.ANSWERED, validation.GAP, validation.ORDER)
-_NULLABLE = pa.schema([field.with_nullable(True) for field in SERVICES])
 _TIME = SERVICES.get_field_index("timestamp")
 _PLACES = ("file", "line", "faulty")
 # What is sorted: times as numbers, since DuckDB would bring a library of time zones for them.
 _PLACED = pa.schema(
     [
-        *_NULLABLE.set(_TIME, pa.field("timestamp", pa.int64())),
+        *NULLABLE.set(_TIME, pa.field("timestamp", pa.int64())),
         pa.field("file", pa.int64()),
         pa.field("line", pa.int64()),
         pa.field("faulty", pa.bool_()),
@@ -302,28 +256,6 @@ def _is_retry(rows: pa.RecordBatch) -> np.ndarray:
     return validation.is_null(rows["chosen"]) & ~validation.numbers(rows["silent"], False)
 
 
-def _records(rows: pa.RecordBatch) -> list[dict[str, Any]]:
-    """As dictionaries, without what is null."""
-    try:
-        found = rows.to_pylist()
-    except (ValueError, OverflowError, UnicodeDecodeError):  # Arrow holds more than Python
-        cells = [[_cell(value) for value in column] for column in rows.columns]
-        found = [dict(zip(rows.schema.names, row, strict=True)) for row in zip(*cells, strict=True)]
-    return [{name: value for name, value in row.items() if value is not None} for row in found]
-
-
-def _cell(value: pa.Scalar) -> Any:
-    try:
-        return value.as_py()
-    except UnicodeDecodeError:
-        return value.cast(pa.binary()).as_py() if pa.types.is_string(value.type) else "not UTF-8"
-    except (ValueError, OverflowError):
-        return value.cast(pa.int64()).as_py()
-
-
-# From files to chunks
-
-
 def _renaming(rename: Mapping[str, str]) -> dict[str, str]:
     for ours in rename.values():
         if ours not in SERVICES.names:
@@ -334,318 +266,3 @@ def _renaming(rename: Mapping[str, str]) -> dict[str, str]:
     if len(set(rename.values())) < len(rename):
         raise InputError("rename: expected different new names, got one twice")
     return dict(rename)
-
-
-class _Reader(NamedTuple):
-    """A file that has been opened once.
-
-    Attributes:
-        chunks: reads it, given its number.
-        ignored: names of columns that are not in the schema; of JSON, those met so far.
-    """
-
-    chunks: Callable[[int], Iterator[Chunk]]
-    ignored: dict[str, None]
-
-
-def _reader(path: Path, rename: Mapping[str, str], rows: int) -> _Reader:
-    ignored: dict[str, None] = {}
-    kind = suffix(path)
-    if kind == ".parquet":
-        with parquet(str(path), path) as file:
-            schema = file.schema_arrow
-        columns = _columns(path, schema.names, rename, ignored)
-        for ours, theirs in columns.items():
-            with _named(path):
-                check_type(schema.field(theirs).type, SERVICES.field(ours))
-        return _Reader(lambda number: _parquet_chunks(path, columns, rows, number), ignored)
-    check_readable(path)
-    if kind.startswith(".csv"):
-        header = next(_csv_rows(path), None)
-        if header is None or not isinstance(header.cells, list):
-            raise InputError(f"{path}: expected a CSV with the names of its columns, got none")
-        columns = _columns(path, header.cells, rename, ignored)
-        cells = {ours: header.cells.index(theirs) for ours, theirs in columns.items()}
-        return _Reader(lambda number: _csv_chunks(path, cells, rows, number), ignored)
-    return _Reader(lambda number: _json_chunks(path, rename, ignored, rows, number), ignored)
-
-
-@contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Says which file it was."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-
-
-def _columns(
-    path: Path, names: Sequence[str], rename: Mapping[str, str], ignored: dict[str, None]
-) -> dict[str, str]:
-    """Names in the file, by ours."""
-    check_columns(f"{path}: rename", names, list(rename))
-    found: dict[str, str] = {}
-    for theirs in names:
-        ours = rename.get(theirs, theirs)
-        if ours in found:
-            raise InputError(f"{path}: expected one column {ours}, got two")
-        if ours in SERVICES.names:
-            found[ours] = theirs
-        else:
-            _ignore(theirs, ignored)
-    _refuse_other(path, found, names)
-    check_columns(str(path), found, NEEDED)
-    return found
-
-
-def _refuse_other(path: Path, ours: Collection[str], theirs: Collection[str]) -> None:
-    """Refuses a file that is a log of a known format and no table."""
-    if not any(name in ours for name in NEEDED):
-        refuse_other(str(path), theirs, OF_SERVICES, "a long table of services")
-
-
-def _ignore(name: str, ignored: dict[str, None]) -> None:
-    if len(ignored) < MOST_IGNORED:
-        ignored[name[:64]] = None
-
-
-def _chunk(
-    file: int,
-    line: np.ndarray,
-    columns: Mapping[str, tuple[pa.Array, np.ndarray]],
-    record: Callable[[int], Any],
-    faults: list[Fault],
-) -> Chunk:
-    """Columns that are absent become null; rows with wrong cells become faults."""
-    count = len(line)
-    code = np.zeros(count, np.int8)
-    for _, wrong in columns.values():
-        code = np.where((wrong > 0) & ((code == 0) | (wrong < code)), wrong, code)
-    arrays = [columns[n][0] if n in columns else nothing(count, n) for n in SERVICES.names]
-    rows = pa.RecordBatch.from_arrays(arrays, schema=_NULLABLE)
-    for i in np.flatnonzero(code):
-        faults.append(Fault(file, int(line[i]), RULES[code[i] - 1], record(int(i))))
-    return Chunk(rows, np.full(count, file), line, faults, code > 0)
-
-
-def _parquet_chunks(
-    path: Path, columns: Mapping[str, str], rows: int, number: int
-) -> Iterator[Chunk]:
-    text = columns.get("text")
-    # Long texts that repeat are small in the file: held once, until it is known how long they are.
-    repeated = [] if text is None else [text]
-    place = 0
-    try:
-        with pq.ParquetFile(path, buffer_size=BUFFER, read_dictionary=repeated) as file:
-            for group in range(file.num_row_groups):
-                most = _rows_in_memory(file.metadata.row_group(group), columns.values(), rows)
-                batches = file.iter_batches(most, [group], list(columns.values()))
-                for whole in batches:
-                    for batch in _slices(whole, text):
-                        yield _parquet_chunk(batch, columns, place, number)
-                        place += len(batch)
-    except (pa.ArrowException, OSError):
-        raise InputError(
-            f"{path}: expected a Parquet file that can be read, it is damaged; get it again"
-        ) from None
-
-
-def _rows_in_memory(group: Any, names: Iterable[str], rows: int) -> int:
-    wanted = set(names)
-    columns = (group.column(i) for i in range(group.num_columns))
-    size = sum(
-        column.total_uncompressed_size
-        for column in columns
-        if column.path_in_schema.split(".")[0] in wanted
-    )
-    return max(1, min(rows, MOST_BYTES_OF_BATCH * group.num_rows // max(size, 1)))
-
-
-def _slices(batch: pa.RecordBatch, text: str | None) -> Iterator[pa.RecordBatch]:
-    """Parts in which texts take no more than a batch may; those that are too long count little."""
-    if text is None or not isinstance(batch[text], pa.DictionaryArray):
-        yield batch
-        return
-    column = batch[text]
-    each = np.minimum(validation.lengths(_binary(column.dictionary)), MOST_BYTES + 1)
-    sizes = np.append(each, 0)[validation.numbers(column.indices, len(each)).astype(np.int64)]
-    part = np.cumsum(sizes) // MOST_BYTES_OF_BATCH
-    ends = np.append(np.flatnonzero(np.diff(part)) + 1, len(batch))
-    start = 0
-    for end in ends:
-        yield batch.slice(start, end - start)
-        start = end
-
-
-def _binary(column: pa.Array) -> pa.Array:
-    return column.cast(pa.large_binary() if pa.types.is_large_string(column.type) else pa.binary())
-
-
-def _parquet_chunk(
-    batch: pa.RecordBatch, columns: Mapping[str, str], place: int, number: int
-) -> Chunk:
-    line = np.arange(place + 1, place + 1 + len(batch))
-    found = {ours: _cells(batch[theirs], ours) for ours, theirs in columns.items()}
-
-    def record(i: int) -> dict[str, Any]:
-        return _records(batch.slice(i, 1))[0]
-
-    return _chunk(number, line, found, record, [])
-
-
-def _cells(column: pa.Array, ours: str) -> tuple[pa.Array, np.ndarray]:
-    long = None
-    if isinstance(column, pa.DictionaryArray) and ours == "text":
-        # Before a text of many megabytes is written out as often as it occurs.
-        each = np.append(validation.lengths(_binary(column.dictionary)) > MOST_BYTES, False)
-        index = validation.numbers(column.indices, len(each) - 1).astype(np.int64)
-        long = each[index]
-        if long.any():
-            none = pa.scalar(None, column.indices.type)
-            indices = pc.call_function("if_else", [pa.array(long), none, column.indices])
-            column = pa.DictionaryArray.from_arrays(indices, column.dictionary)
-    found, code = from_arrow(column, SERVICES.field(ours))
-    if long is not None:
-        code[long] = CODE[LONG_TEXT]
-    return found, code
-
-
-_RULE_OF = {LONG_RECORD: RECORD, NOT_UTF8: ENCODING}  # the others are LINE
-
-
-def _json_chunks(
-    path: Path, rename: Mapping[str, str], ignored: dict[str, None], rows: int, number: int
-) -> Iterator[Chunk]:
-    def chunk() -> Chunk:
-        columns = {
-            field.name: from_json([record.get(field.name) for record in records], field)
-            for field in SERVICES
-        }
-        return _chunk(number, np.array(places, np.int64), columns, records.__getitem__, faults)
-
-    records: list[dict[str, Any]] = []
-    places: list[int] = []
-    faults: list[Fault] = []
-    size, is_known = 0, False
-    for place, record, line in json_lines(path):
-        if isinstance(record, str):
-            faults.append(Fault(number, place, _RULE_OF.get(record, LINE), line))
-            size += len(line or b"")
-        else:
-            ours = {rename.get(name, name): value for name, value in record.items()}
-            if not is_known:
-                _refuse_other(path, ours, record)
-                is_known = True
-            for name in ours.keys() - _KNOWN:
-                _ignore(name, ignored)
-            records.append(ours)
-            places.append(place)
-            size += len(line or b"")
-        if len(records) + len(faults) >= rows or size >= MOST_BYTES_OF_BATCH:
-            yield chunk()
-            records, places, faults, size = [], [], [], 0
-    if records or faults:
-        yield chunk()
-
-
-_KNOWN = frozenset(SERVICES.names)
-
-
-# CSV. Python's reader and not Arrow's, which gives no numbers of lines where cells have lines of
-# their own, and gives up where a quote does not close or a row is larger than a block.
-
-
-class _Row(NamedTuple):
-    """A row of CSV, or the rule that it breaks; and what stands in the file."""
-
-    line: int
-    cells: list[str] | Rule
-    content: bytes | None
-
-
-class _TooLong(Exception):
-    """A row that is larger than is held in memory."""
-
-
-class _Lines(Iterator[str]):
-    """The lines of a file, and what of them belongs to the row that is being read."""
-
-    def __init__(self, path: Path) -> None:
-        self._lines = lines(path, blank=True)
-        self.start_row()
-        self._is_first = True
-
-    def start_row(self) -> None:
-        self.number, self.content, self.is_text = 0, bytearray(), True
-
-    def __next__(self) -> str:
-        number, line = next(self._lines)
-        self.number = self.number or number
-        if line is None or len(self.content) + len(line) > MOST_BYTES_OF_RECORD:
-            raise _TooLong
-        self.content += line
-        try:
-            return line.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError:
-            self.is_text = False
-            return line.decode("utf-8", "replace")
-
-
-def _csv_rows(path: Path) -> Iterator[_Row]:
-    """Rows that are not blank; the first is the header."""
-    # The limit is one for the whole process; it is never lowered here.
-    csv.field_size_limit(max(csv.field_size_limit(), MOST_BYTES_OF_RECORD))
-    source = _Lines(path)
-    reader = csv.reader(source, strict=True)
-    count = None
-    while True:
-        source.start_row()
-        try:
-            cells = next(reader, None)
-        except _TooLong:
-            yield _Row(source.number, RECORD, None)
-            continue
-        except csv.Error:
-            yield _Row(source.number, LINE, bytes(source.content))
-            continue
-        if cells is None:
-            return
-        if not cells or (len(cells) == 1 and not cells[0].strip()):
-            continue
-        count = count or len(cells)
-        content = bytes(source.content)
-        found = ENCODING if not source.is_text else LINE if len(cells) != count else cells
-        yield _Row(source.number, found, content)
-
-
-def _csv_chunks(path: Path, columns: Mapping[str, int], rows: int, number: int) -> Iterator[Chunk]:
-    def chunk() -> Chunk:
-        cells = list(zip(*(row.cells for row in good), strict=True))
-        place = np.array([row.line for row in good], np.int64)
-        found = {ours: _strings(cells[i] if good else (), ours) for ours, i in columns.items()}
-        return _chunk(number, place, found, lambda i: good[i].content, faults)
-
-    good: list[_Row] = []
-    faults: list[Fault] = []
-    size = 0
-    for row in islice(_csv_rows(path), 1, None):
-        if isinstance(row.cells, Rule):
-            faults.append(Fault(number, row.line, row.cells, row.content))
-        else:
-            good.append(row)
-        size += len(row.content or b"")
-        if len(good) + len(faults) >= rows or size >= MOST_BYTES_OF_BATCH:
-            yield chunk()
-            good, faults, size = [], [], 0
-    if good or faults:
-        yield chunk()
-
-
-def _strings(cells: Sequence[str], ours: str) -> tuple[pa.Array, np.ndarray]:
-    field = SERVICES.field(ours)
-    column = pa.array(cells, pa.string())
-    if field.type != pa.string():
-        column = pc.call_function("utf8_trim_whitespace", [column])
-    empty = pc.call_function("equal", [column, pa.scalar("")])
-    none = pa.scalar(None, pa.string())
-    return from_arrow(pc.call_function("if_else", [empty, none, column]), field)

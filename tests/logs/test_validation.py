@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cqbayes.errors import InputError
-from cqbayes.logs import records, services, table, validation, wildchat
+from cqbayes.logs import chunks, csv_rows, records, services, validation, wildchat
 from cqbayes.logs.schema import SERVICES
 from cqbayes.logs.validation import RULES, Checker
 
@@ -236,7 +236,7 @@ def test_lines_of_csv_that_are_set_aside(tmp_path, line, rule):
 
 
 def test_a_quote_that_does_not_close_takes_no_more_than_a_row_may(tmp_path, monkeypatch):
-    monkeypatch.setattr(table, "MOST_BYTES_OF_RECORD", 2_000)
+    monkeypatch.setattr(csv_rows, "MOST_BYTES_OF_RECORD", 2_000)
     head = "query_id,attempt,offered,chosen,text\n"
     rows = [f"{i},1,a,,{'x' * 90}\n" for i in range(100)]
     rows[10] = '10,1,a,,"open\n'
@@ -560,7 +560,7 @@ def test_a_bomb_as_they_come(tmp_path):
 # What is refused, and what is said
 
 
-@pytest.mark.parametrize("missing", table.NEEDED)
+@pytest.mark.parametrize("missing", chunks.NEEDED)
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
 def test_missing_columns(tmp_path, suffix, missing):
     row = {name: value for name, value in _row().items() if name != missing}
@@ -608,7 +608,7 @@ def test_renaming_that_makes_no_sense(tmp_path):
 
 def test_other_files_are_refused(tmp_path):
     pq.write_table(
-        pa.table({**{n: ["1"] for n in table.NEEDED}, "weight": [[1]]}), tmp_path / "t.parquet"
+        pa.table({**{n: ["1"] for n in chunks.NEEDED}, "weight": [[1]]}), tmp_path / "t.parquet"
     )
     (tmp_path / "noise.parquet").write_bytes(b"noise")
     (tmp_path / "empty.csv").touch()
