@@ -74,7 +74,8 @@ def card(name: str) -> Card:
 
 def data_folder() -> Path:
     """Where files of data sets are: ``$CQBAYES_DATA``, or the user's data folder."""
-    return Path(os.environ.get("CQBAYES_DATA") or platformdirs.user_data_path("cqbayes"))
+    folder = os.environ.get("CQBAYES_DATA") or platformdirs.user_data_path("cqbayes")
+    return Path(folder).expanduser()
 
 
 def find(name: str, filename: str) -> Path:

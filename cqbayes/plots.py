@@ -63,6 +63,8 @@ def regret_figure(curves: xr.Dataset, title: str) -> Figure:
             axes.set(title=heading, ylabel=units, xlabel="round")
             if variable.startswith("queue"):
                 axes.set_yscale("symlog", linthresh=1)
+            if variable == "queue_length":
+                axes.set_ylim(bottom=0)  # bands may reach below, queues do not
         handles, labels = grid[1, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 7))
         figure.suptitle(
