@@ -46,6 +46,7 @@ from cqbayes.catalogue import load_answers, load_model, load_scores
 from cqbayes.environments.load import capacity
 from cqbayes.environments.queue import retrial_queue
 from cqbayes.environments.scores import ScoreTable, from_scores
+from cqbayes.errors import scripts_end_in_one_line
 from cqbayes.files import replacing, writable_folder, write_netcdf
 from cqbayes.plots import save
 from cqbayes.policies.acqb import acqb
@@ -65,6 +66,7 @@ parser.add_argument("--redraw", action="store_true", help="only draw, from resul
 parser.add_argument("--out", type=Path, default=Path("out/another_llm"))
 parser.add_argument("--seed", type=int, default=0)
 settings = parser.parse_args()
+scripts_end_in_one_line()
 out = writable_folder(settings.out)
 rounds, num_seeds, dim = (150, 2, 4) if settings.smoke else (10_000, 16, 16)
 IN_WORDS = {

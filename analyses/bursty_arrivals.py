@@ -56,6 +56,7 @@ from cqbayes.environments.queue import retrial_queue
 from cqbayes.environments.rules import Arrivals
 from cqbayes.environments.scores import from_scores
 from cqbayes.environments.traffic import block_bootstrap, read_trace, replay
+from cqbayes.errors import scripts_end_in_one_line
 from cqbayes.files import replacing, writable_folder, write_netcdf
 from cqbayes.plots import save
 from cqbayes.policies.acqb import acqb
@@ -76,6 +77,7 @@ parser.add_argument("--out", type=Path, default=Path("out/bursty_arrivals"))
 parser.add_argument("--seed", type=int, default=0)
 parser.add_argument("--redraw", action="store_true", help="only tables and pictures, from results")
 settings = parser.parse_args()
+scripts_end_in_one_line()
 out = writable_folder(settings.out)
 rounds, seeds, dim = (300, 3, 3) if settings.smoke else (10_000, 24, 16)
 LOAD = 0.8  # of what the oracle can carry

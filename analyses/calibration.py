@@ -47,7 +47,7 @@ from cqbayes.diagnostics.calibration import (
     uniformity,
 )
 from cqbayes.diagnostics.collection import Collection, adaptive, fixed, random_design
-from cqbayes.errors import InputError
+from cqbayes.errors import InputError, scripts_end_in_one_line
 from cqbayes.files import replacing, writable_folder
 from cqbayes.inference import Status
 from cqbayes.plots import save
@@ -184,6 +184,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("out/calibration"))
     given = parser.parse_args()
+    scripts_end_in_one_line()
     scale = SMOKE if given.smoke else NIGHTLY
     if given.replicates:
         scale = scale._replace(replicates=given.replicates)

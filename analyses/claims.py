@@ -40,7 +40,7 @@ from cqbayes.catalogue import load_policy, needs_truth, policy_names
 from cqbayes.environments.load import capacity
 from cqbayes.environments.queue import retrial_queue
 from cqbayes.environments.synthetic import synthetic
-from cqbayes.errors import InputError
+from cqbayes.errors import InputError, scripts_end_in_one_line
 from cqbayes.files import replacing, writable_folder
 from cqbayes.plots import save
 from cqbayes.policies import Setup
@@ -328,6 +328,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--seed", type=int, default=0)
     settings = parser.parse_args()
+    scripts_end_in_one_line()
     out = writable_folder(settings.out)
     rounds, num_seeds = (600, 4) if settings.smoke else (100_000, 256)
     slacks = [0.1] if settings.smoke else [0.05, 0.1, 0.2]

@@ -59,6 +59,7 @@ from cqbayes.environments.load import capacity
 from cqbayes.environments.queue import retrial_queue
 from cqbayes.environments.scores import ScoreTable, from_scores
 from cqbayes.environments.synthetic import synthetic
+from cqbayes.errors import scripts_end_in_one_line
 from cqbayes.files import replacing, writable_folder, write_netcdf
 from cqbayes.plots import save
 from cqbayes.policies import Policy
@@ -79,6 +80,7 @@ parser.add_argument("--seed", type=int, default=0)
 parser.add_argument("--data", default="paretobandit4", help="scores of the second world")
 parser.add_argument("--redraw", action="store_true", help="only tables and pictures, from results")
 settings = parser.parse_args()
+scripts_end_in_one_line()
 out = writable_folder(settings.out)
 rounds, first, batches, seeds = (120, 60, 2, 2) if settings.smoke else (3_000, 375, 3, 16)
 slack, dim, points = 0.05, 3 if settings.smoke else 8, 200

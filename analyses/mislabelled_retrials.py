@@ -35,6 +35,7 @@ from cqbayes.models.misclassified import misclassified, priors_from_labels
 
 from cqbayes.catalogue import load_engine
 from cqbayes.choice import ChoiceData, choice_data
+from cqbayes.errors import scripts_end_in_one_line
 from cqbayes.files import replacing, writable_folder
 from cqbayes.plots import save
 from cqbayes.progress import bar
@@ -46,6 +47,7 @@ parser.add_argument("--smoke", action="store_true", help="a tiny run that proves
 parser.add_argument("--out", type=Path, default=Path("out/mislabelled_retrials"))
 parser.add_argument("--seed", type=int, default=0)
 settings = parser.parse_args()
+scripts_end_in_one_line()
 out = writable_folder(settings.out)
 rates = [0.3] if settings.smoke else [0.0, 0.1, 0.2, 0.3]
 num_logs, num_obs, num_draws = (4, 100, 25) if settings.smoke else (60, 600, 300)

@@ -26,6 +26,7 @@ import pandas as pd
 
 import cqbayes
 from cqbayes.demo import simulated_log
+from cqbayes.errors import scripts_end_in_one_line
 from cqbayes.files import writable_folder
 from cqbayes.plots import save
 from cqbayes.progress import bar
@@ -35,6 +36,7 @@ parser.add_argument("--smoke", action="store_true", help="a tiny run that proves
 parser.add_argument("--out", type=Path, default=Path("out/model_comparison"))
 parser.add_argument("--seed", type=int, default=0)
 settings = parser.parse_args()
+scripts_end_in_one_line()
 out = writable_folder(settings.out)
 num_choices, dim = (300, 4) if settings.smoke else (3_000, 16)
 models = ["disjoint_mnl", "hierarchical_mnl", "low_rank_mnl", "sparse_mnl"]

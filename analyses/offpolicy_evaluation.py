@@ -36,6 +36,7 @@ from cqbayes import belief
 from cqbayes.environments.load import capacity
 from cqbayes.environments.queue import retrial_queue
 from cqbayes.environments.synthetic import synthetic
+from cqbayes.errors import scripts_end_in_one_line
 from cqbayes.files import replacing, writable_folder
 from cqbayes.inference.online import prior, update
 from cqbayes.offpolicy import (
@@ -67,6 +68,7 @@ parser.add_argument("--smoke", action="store_true", help="a tiny run that proves
 parser.add_argument("--out", type=Path, default=Path("out/offpolicy_evaluation"))
 parser.add_argument("--seed", type=int, default=0)
 settings = parser.parse_args()
+scripts_end_in_one_line()
 out = writable_folder(settings.out)
 rounds, seeds, draws, truths = (90, 2, 40, 2) if settings.smoke else (1_800, 24, 400, 24)
 NUM_LLMS, DIM, PLACES, C, LOAD = 3, 2, 32, 3.0, 0.6

@@ -35,6 +35,7 @@ from cqbayes.catalogue import load_answers, load_model, load_scores, policy_name
 from cqbayes.environments.best_linear import with_best_linear
 from cqbayes.environments.load import capacity
 from cqbayes.environments.scores import ScoreTable, from_scores
+from cqbayes.errors import scripts_end_in_one_line
 from cqbayes.files import replacing, writable_folder, write_netcdf
 from cqbayes.plots import save
 from cqbayes.policies import Setup
@@ -50,6 +51,7 @@ parser.add_argument("--out", type=Path, default=Path("out/paper_experiments"))
 parser.add_argument("--only", action="append", help="a data set; repeat for more")
 parser.add_argument("--seed", type=int, default=0)
 settings = parser.parse_args()
+scripts_end_in_one_line()
 out = writable_folder(settings.out)
 rounds, num_seeds, dim = (150, 2, 4) if settings.smoke else (10_000, 32, 16)
 

@@ -40,7 +40,7 @@ from cqbayes.embeddings.quality import quality
 from cqbayes.environments.load import capacity
 from cqbayes.environments.queue import retrial_queue
 from cqbayes.environments.scores import ScoreTable, from_scores
-from cqbayes.errors import InputError
+from cqbayes.errors import InputError, scripts_end_in_one_line
 from cqbayes.files import replacing, writable_folder
 from cqbayes.plots import save
 from cqbayes.policies.acqb import acqb
@@ -57,6 +57,7 @@ parser.add_argument("--redraw", action="store_true", help="only draw, from resul
 parser.add_argument("--out", type=Path, default=Path("out/refinement"))
 parser.add_argument("--seed", type=int, default=0)
 settings = parser.parse_args()
+scripts_end_in_one_line()
 out = writable_folder(settings.out)
 NAMES = {
     "paretobandit4": {},

@@ -41,6 +41,7 @@ import xarray as xr
 from scipy.stats import rankdata
 
 from cqbayes.datasets import data_folder
+from cqbayes.errors import scripts_end_in_one_line
 from cqbayes.files import replacing, writable_folder, write_netcdf
 from cqbayes.logs.retrials import (
     FEATURES,
@@ -63,6 +64,7 @@ parser.add_argument("--seed", type=int, default=0)
 parser.add_argument("--ship", type=Path, help="write the detector trained on all pairs here")
 parser.add_argument("--redraw", action="store_true", help="only tables and pictures, from results")
 settings = parser.parse_args()
+scripts_end_in_one_line()
 out = writable_folder(settings.out)
 folds, samples = (3, 100) if settings.smoke else (10, 1_000)
 THRESHOLD = 0.5

@@ -47,6 +47,7 @@ from cqbayes.choice import ChoiceData, Situation, departure_probability
 from cqbayes.demo import simulated_log
 from cqbayes.diagnostics import agreement
 from cqbayes.environments.scores import ScoreTable
+from cqbayes.errors import scripts_end_in_one_line
 from cqbayes.files import replacing, writable_folder, write_netcdf
 from cqbayes.plots import rank_figure, save
 from cqbayes.posterior import Posterior
@@ -62,6 +63,7 @@ parser.add_argument("--seed", type=int, default=0)
 parser.add_argument("--data", default="routerbench3k", help="a data set of `cqbayes data list`")
 parser.add_argument("--redraw", action="store_true", help="only tables and pictures, from results")
 settings = parser.parse_args()
+scripts_end_in_one_line()
 out = writable_folder(settings.out)
 num_choices, dim = (300, 3) if settings.smoke else (4_000, 8)
 DRAWS = 1_000  # at most, where every query meets every draw

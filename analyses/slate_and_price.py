@@ -56,6 +56,7 @@ from cqbayes import belief, datasets
 from cqbayes.environments.load import capacity
 from cqbayes.environments.queue import retrial_queue
 from cqbayes.environments.scores import ScoreTable, from_scores
+from cqbayes.errors import scripts_end_in_one_line
 from cqbayes.files import replacing, writable_folder, write_netcdf
 from cqbayes.plots import save
 from cqbayes.policies.acqb import acqb
@@ -74,6 +75,7 @@ parser.add_argument("--out", type=Path, default=Path("out/slate_and_price"))
 parser.add_argument("--seed", type=int, default=0)
 parser.add_argument("--redraw", action="store_true", help="only tables and pictures, from results")
 settings = parser.parse_args()
+scripts_end_in_one_line()
 out = writable_folder(settings.out)
 rounds, seeds, dim = (200, 3, 3) if settings.smoke else (6_000, 24, 16)
 SLATES = [1, 2] if settings.smoke else [1, 2, 3]

@@ -32,6 +32,7 @@ from cqbayes.environments.load import capacity
 from cqbayes.environments.queue import retrial_queue
 from cqbayes.environments.scores import from_scores
 from cqbayes.environments.synthetic import synthetic
+from cqbayes.errors import scripts_end_in_one_line
 from cqbayes.files import replacing, writable_folder
 from cqbayes.plots import save
 from cqbayes.policies import Policy
@@ -51,6 +52,7 @@ parser.add_argument("--smoke", action="store_true", help="a tiny run that proves
 parser.add_argument("--out", type=Path, default=Path("out/starvation"))
 parser.add_argument("--seed", type=int, default=0)
 settings = parser.parse_args()
+scripts_end_in_one_line()
 out = writable_folder(settings.out)
 rounds, num_seeds, slack = (300, 3, 0.05) if settings.smoke else (20_000, 64, 0.05)
 truth_key, run_key = jax.random.split(jax.random.key(settings.seed))

@@ -43,3 +43,17 @@ def test_a_notebook_gets_its_arguments_from_a_hidden_cell():
     assert "What does best-first cost" in made
     with pytest.raises(to_html.InputError, match=r"expected one of .*starvation"):
         to_html.notebook(script.with_name("absent.py"), [])
+
+
+def test_bad_input_ends_an_analysis_in_one_line(tmp_path):
+    (tmp_path / "taken").write_text("")
+    script = ROOT / "analyses" / "bursty_arrivals.py"
+    done = subprocess.run(
+        [sys.executable, script, "--smoke", "--out", tmp_path / "taken"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("cqbayes: ")
+    assert done.stderr.count("\n") == 1
