@@ -187,7 +187,7 @@ def numbers(where: str, values: Any, column: str) -> Float[np.ndarray, " row"]:
 
 def check_columns(name: str, there: Iterable[str], needed: Sequence[str]) -> None:
     """Refuses a table that lacks columns or has one of them twice, and names those."""
-    found = Counter(there)
+    found = Counter(list(there))  # of a mapping, its keys
     missing = [column for column in needed if column not in found]
     if missing:
         raise InputError(f"{name}: expected columns {', '.join(needed)}; no {', '.join(missing)}")
