@@ -34,8 +34,7 @@ class Quality(NamedTuple):
     """The four numbers above, and their standard errors over held-out queries where they have one.
 
     ``single`` is the held-out score of the LLM that is best on the training queries, ``best`` that
-    of the best LLM for each query: what ``routed`` lies between. ``folds_log_loss`` is the log-loss
-    of folds of the training queries, by which to choose among contexts, and ``losses`` are those
+    of the best LLM for each query: what ``routed`` lies between. ``losses`` are the log-losses
     of the held-out queries ``[query]``, to compare two kinds of contexts query by query.
     """
 
@@ -47,7 +46,6 @@ class Quality(NamedTuple):
     tau: float
     single: float
     best: float
-    folds_log_loss: float
     losses: Float[np.ndarray, " query"]
 
 
@@ -58,7 +56,7 @@ def quality(table: ScoreTable) -> Quality:
         InputError: for a table without one of the splits.
     """
     train, test = table.part("train"), table.part("test")
-    predicted, folds_log_loss = predict(train, test.context)
+    predicted = predict(train, test.context)
     loss = _losses(predicted, test.score)
     rows = np.arange(len(test.score))
     routed = test.score[rows, predicted.argmax(axis=1)]
@@ -71,18 +69,16 @@ def quality(table: ScoreTable) -> Quality:
         tau=_agreement(predicted, test.score),
         single=float(test.score[:, train.score.mean(axis=0).argmax()].mean()),
         best=float(test.score.max(axis=1).mean()),
-        folds_log_loss=folds_log_loss,
         losses=loss,
     )
 
 
 def predict(
     train: ScoreTable, context: Float[np.ndarray, "query dim"]
-) -> tuple[Float[np.ndarray, "query llm"], float]:
+) -> Float[np.ndarray, "query llm"]:
     """Probability of success of each LLM, by logistic regressions on the training queries.
 
-    Their penalty is the one by which folds of the training queries predict each other best; how
-    well is the second value.
+    Their penalty is the one by which folds of the training queries predict each other best.
     """
     fold = np.arange(len(train.score)) % FOLDS
 
@@ -92,8 +88,7 @@ def predict(
         found = [_losses(_predict(a, b.context, penalty), b.score).mean() for a, b in parts]
         return float(np.mean(found))
 
-    losses = [missed(penalty) for penalty in PENALTIES]
-    return _predict(train, context, PENALTIES[int(np.argmin(losses))]), min(losses)
+    return _predict(train, context, min(PENALTIES, key=missed))
 
 
 def _predict(train: ScoreTable, context: np.ndarray, penalty: float) -> np.ndarray:
