@@ -178,6 +178,7 @@ def test_laplace_is_calibrated_on_logs_that_acqb_made(model, queue):
     assert found.left_out <= 10
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_simuk_ranks_as_the_harness_does(model, design):
     """NumPyro's NUTS by simuk and whitened HMC by us, on the same truths and choices."""
@@ -350,6 +351,7 @@ def test_adaptive_logs_are_the_policys():
     assert others.weight.sum() > logs.weight.sum()
 
 
+@pytest.mark.long
 def test_users_of_the_queue_get_tired_as_their_model_says():
     """Attempts from the second on are worth 6 log-odds less or more: they fail, or succeed."""
     model = cqbayes.load_model("attempt_mnl")

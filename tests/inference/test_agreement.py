@@ -307,6 +307,7 @@ def test_few_effective_draws_are_refused(choices, disjoint_mnl):
     assert isinstance(posterior, Gaussian)
 
 
+@pytest.mark.long
 def test_start_is_not_information(choices, disjoint_mnl):
     data, _ = choices(seed=0, num_obs=100)
     for engine in ("online", "laplace"):

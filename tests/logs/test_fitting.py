@@ -362,6 +362,7 @@ def test_the_shell_predicts_for_users(told_apart, tmp_path):
         predict_it(asked)
 
 
+@pytest.mark.long
 def test_the_shell_predicts_for_a_time(told_apart):
     fit_it, predict_it = told_apart
     posterior = fit_it("drift_mnl", "--time", "W")
@@ -411,6 +412,7 @@ def test_the_shell_fits_and_predicts_with_attributes(told_apart, tmp_path):
         predict_it(asked, *prices)
 
 
+@pytest.mark.long
 def test_the_shell_predicts_for_an_attempt(told_apart):
     fit_it, predict_it = told_apart
     posterior = fit_it("attempt_mnl")

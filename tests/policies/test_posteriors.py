@@ -28,7 +28,9 @@ SIZES, SEEDS, ROUNDS = Sizes(4, 3), 4, 400
             {"num_warmup": 150, "num_draws": 100, "num_chains": 1},
             marks=pytest.mark.long,
         ),
-        ("hmc", doubling(100), {"num_chains": 2, "num_draws": 100}),
+        pytest.param(
+            "hmc", doubling(100), {"num_chains": 2, "num_draws": 100}, marks=pytest.mark.long
+        ),
         pytest.param("svi", doubling(100), {}, marks=pytest.mark.long),
         ("online", None, {}),
     ],
