@@ -57,3 +57,8 @@ def test_bad_input_ends_an_analysis_in_one_line(tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith("cqbayes: ")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ANALYSES)
+def test_all_of_them_do(name):
+    assert "scripts_end_in_one_line()\n" in (ROOT / "analyses" / name).read_text()

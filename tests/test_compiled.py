@@ -8,6 +8,7 @@ import pytest
 from cqbayes import compiled, simulate
 from cqbayes.environments.queue import retrial_queue
 from cqbayes.environments.synthetic import synthetic
+from cqbayes.inference import infer
 from cqbayes.policies.random import random
 
 linux = pytest.mark.skipif(not Path("/proc/self/maps").is_file(), reason="no /proc/self/maps")
@@ -39,3 +40,13 @@ def test_runs_forget_what_others_compiled(monkeypatch):
     again = run()
     assert other._cache_size() == 0
     assert (first.metrics.queue_length == again.metrics.queue_length).all()
+
+
+@linux
+def test_fits_forget_what_others_compiled(monkeypatch, choices, disjoint_mnl):
+    data, _ = choices(seed=0, num_obs=20)
+    other = jax.jit(lambda x: 2 * x)
+    other(1.0)
+    monkeypatch.setattr(compiled.forget_when_many, "__defaults__", (1,))
+    infer(jax.random.key(0), disjoint_mnl(), data, engine="online")
+    assert other._cache_size() == 0

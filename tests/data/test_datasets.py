@@ -300,3 +300,9 @@ def test_commands(server, tmp_path, monkeypatch, capsys):
         cli.main()
     assert stop.value.code == 2
     assert capsys.readouterr().err.startswith("cqbayes: data set: expected one of")
+
+
+def test_the_folder_may_begin_with_a_tilde(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("CQBAYES_DATA", "~/here")
+    assert datasets.data_folder() == tmp_path / "here"
