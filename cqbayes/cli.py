@@ -320,6 +320,8 @@ def main() -> None:
         code = 2
     except _Terminated:
         code = 128 + signal.SIGTERM
+    except SystemExit as stop:  # of typer, which turns Ctrl-C into it too
+        code = stop.code
     finally:
         signal.signal(signal.SIGTERM, before)
     # Out here the frames that failed are gone, and with them what they had begun to write.

@@ -228,6 +228,51 @@ def test_a_fit_that_is_stopped_leaves_nothing_behind(tmp_path, stop, code):
     assert [path.name for path in tmp_path.iterdir()] == ["log.jsonl"]
 
 
+def test_a_signal_while_the_quarantine_file_is_made_leaves_nothing_behind(tmp_path, monkeypatch):
+    from cqbayes.logs.quarantine import Ledger
+
+    ledger = Ledger(tmp_path / "aside.jsonl")
+    made = []
+
+    def interrupted(*args, opener, **kwargs):
+        os.close(opener(str(args[0]), os.O_CREAT | os.O_WRONLY))
+        made.extend(tmp_path.iterdir())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("builtins.open", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        ledger.put_aside("reason", "log:1", {})
+    monkeypatch.undo()
+    assert len(made) == 1
+    ledger.discard()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_stopped_command_has_cleaned_up_before_the_interpreter_ends(monkeypatch):
+    # What is cleaned up only while the interpreter ends may find its modules gone.
+    clean = []
+
+    def steps():
+        try:
+            yield
+        finally:
+            clean.append(True)
+
+    def app():
+        running = steps()
+        next(running)
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            sys.exit(130)
+
+    monkeypatch.setattr(cli, "app", app)
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 130
+    assert clean, "the frames that failed are still held"
+
+
 def test_interrupted_writes_leave_the_old_file(tmp_path):
     from cqbayes.files import replacing
 

@@ -6,7 +6,7 @@ themselves, and so what users wrote.
 
 import json
 import os
-import tempfile
+import secrets
 from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
@@ -103,6 +103,7 @@ class Ledger:
         self._places: dict[str, list[str]] = {}
         self._strict = strict
         self._path = None if quarantine is None else writable_file(quarantine, inputs)
+        self._temporary: Path | None = None
         self._spool: IO[str] | None = None
 
     @property
@@ -152,10 +153,12 @@ class Ledger:
 
     def _opened(self, path: Path) -> IO[str]:
         if self._spool is None:
-            # Not the name that `replacing` gives, since others use that one meanwhile.
-            handle, name = tempfile.mkstemp(".jsonl", f".{os.getpid()}.", path.parent)
-            self._temporary = Path(name)
-            self._spool = open(handle, "w", encoding="ascii")  # noqa: SIM115  (closed by close)
+            # Not the name that `replacing` gives, since others use that one meanwhile. It is known
+            # before there is a file, so that `discard` finds what a signal leaves half made.
+            self._temporary = path.with_name(f".{os.getpid()}.{secrets.token_hex(4)}.jsonl")
+            self._spool = open(  # noqa: SIM115  (closed by close)
+                self._temporary, "x", encoding="ascii", opener=_readable_by_its_owner_only
+            )
         return self._spool
 
     def close(self) -> None:
@@ -163,18 +166,26 @@ class Ledger:
         if self._path is None:
             return
         try:
-            self._opened(self._path).close()
+            spool = self._opened(self._path)
+            spool.close()
             with replacing(self._path) as temporary:
-                os.replace(self._temporary, temporary)
+                os.replace(spool.name, temporary)
         except OSError as error:
             raise _unwritable(self._path, error) from None
         self._path = None
 
     def discard(self) -> None:
         """Removes what was written, unless it is in its place already."""
-        if self._spool is not None:
-            self._spool.close()
-            self._temporary.unlink(missing_ok=True)
+        try:
+            if self._spool is not None:
+                self._spool.close()
+        finally:
+            if self._temporary is not None:
+                self._temporary.unlink(missing_ok=True)
+
+
+def _readable_by_its_owner_only(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _unwritable(path: Path, error: OSError) -> InputError:
