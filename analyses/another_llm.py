@@ -76,7 +76,6 @@ IN_WORDS = {
     "routerdc7": {"measured": True},
     "routellm2": {},
 }
-CONTRADICTION = {"routerdc7": 1 / 22}
 AFTER = (2,) if settings.smoke else (1, 2, 4)
 
 
@@ -92,7 +91,7 @@ def scores(name: str) -> ScoreTable:
 
 def run(table: ScoreTable, advance: Any) -> xr.Dataset:
     """Routing regret and queue length of late of every policy, ``[policy, seed]``."""
-    population = from_scores(table.part("test"), CONTRADICTION.get(table.name, 0.1))
+    population = from_scores(table.part("test"))
     num_llms = len(table.llms)
     best = np.arange(num_llms) == table.part("train").score.mean(axis=0).argmax()
     learner = acqb(belief.online(load_model("disjoint_mnl"), Sizes(num_llms, dim)), num_llms)

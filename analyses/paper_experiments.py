@@ -65,7 +65,6 @@ IN_WORDS = {
     "sprout": {},
     "embedllm": {},
 }
-CONTRADICTION = {"routerdc7": 1 / 22}
 KNOW_MORE = ("oracle", "linear_oracle", "best_single", "fifo_oracle")  # of the truth
 KNOW_HORIZON = ("cqb_eps", "cqb_eta")
 POLICIES = [*policy_names(), "fifo_acqb"]
@@ -92,7 +91,7 @@ def scores(name: str) -> ScoreTable:
 def run(name: str) -> None:
     """All policies on one data set, into its results."""
     made = scores(name)
-    population = with_best_linear(from_scores(made.part("test"), CONTRADICTION.get(name, 0.1)))
+    population = with_best_linear(from_scores(made.part("test")))
     rate = 0.9 * capacity(population)
     sizes = Sizes(len(made.llms), made.context.shape[1])
     how = belief.online(load_model("disjoint_mnl"), sizes)

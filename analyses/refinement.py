@@ -66,8 +66,6 @@ NAMES = {
     "routerdc7": {"measured": True},
     "routellm2": {},
 }
-# Of the share of ten answers that were right, half an answer is added to either side.
-CONTRADICTION = {"routerdc7": 1 / 22}
 dims, rounds, num_seeds = ([4], 200, 2) if settings.smoke else ([8, 16, 32, 64], 5_000, 16)
 
 
@@ -95,9 +93,9 @@ def made_up(seed: int) -> tuple[Answers, Encoder]:
     return answers, counts
 
 
-def regret(table: ScoreTable, contradiction: float) -> dict[str, np.ndarray]:
+def regret(table: ScoreTable) -> dict[str, np.ndarray]:
     """Of ACQB on held-out queries, ``[seed]``: routing regret, and queue-length regret of late."""
-    population = from_scores(table.part("test"), contradiction)
+    population = from_scores(table.part("test"))
     env = retrial_queue(population, 0.9 * capacity(population))
     sizes = Sizes(len(table.llms), table.context.shape[1])
     learner = acqb(belief.online(load_model("disjoint_mnl"), sizes), sizes.num_llms)
@@ -124,7 +122,7 @@ def judged(
     losses = found.pop("losses")
     each = pd.DataFrame({**which, "query": np.arange(len(losses)), "loss": losses})
     row = {**which, **found}
-    for measure, values in regret(made.table, CONTRADICTION.get(name, 0.1)).items():
+    for measure, values in regret(made.table).items():
         row[measure] = values.mean()
         row[f"{measure}_error"] = values.std(ddof=1) / np.sqrt(len(values))
     return row, each

@@ -36,6 +36,7 @@ class Answers(NamedTuple):
         text: what the user asked ``[query]``; it stays out of messages.
         score: ``[query, llm]`` in [0, 1].
         cost: ``[query, llm]`` in dollars, or None where nothing is known.
+        samples: how many answers of an LLM to a query a score is the mean of.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Answers(NamedTuple):
     text: np.ndarray
     score: np.ndarray
     cost: np.ndarray | None = None
+    samples: int = 1
 
     def rows(self, keep: np.ndarray) -> "Answers":
         """Only some of the queries, by a mask or by places."""

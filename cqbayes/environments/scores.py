@@ -34,6 +34,7 @@ class ScoreTable(NamedTuple):
         context: unit-norm embeddings ``[query, dim]``.
         score: ``[query, llm]`` in [0, 1].
         cost: ``[query, llm]`` in dollars, or None where nothing is known.
+        samples: how many answers of an LLM to a query a score is the mean of.
     """
 
     name: str
@@ -44,6 +45,7 @@ class ScoreTable(NamedTuple):
     context: np.ndarray
     score: np.ndarray
     cost: np.ndarray | None = None
+    samples: int = 1
 
     def part(self, split: str) -> "ScoreTable":
         """Only the rows of one split."""
@@ -62,16 +64,20 @@ class ScoreTable(NamedTuple):
         return self._replace(**{name: getattr(self, name)[keep] for name in columns}, cost=cost)
 
 
-def from_scores(table: ScoreTable, contradiction: float = 0.1) -> Population:
+def from_scores(table: ScoreTable, contradiction: float | None = None) -> Population:
     """Users whose satisfaction follows the scores; arrivals are rows drawn with replacement.
 
     Args:
         table: rows to draw from: held-out ones, if anything was fitted to the others.
-        contradiction: ``e`` above, in (0, 0.5).
+        contradiction: ``e`` above, in (0, 0.5). Absent: 0.1 for scores of one answer; for the share
+            of n answers that were right ``1 / (2 (n + 1))``, which is half an answer more on either
+            side, so that a retry has the probability that was measured.
 
     Raises:
         InputError: for a contradiction rate outside (0, 0.5).
     """
+    if contradiction is None:
+        contradiction = 0.1 if table.samples == 1 else 0.5 / (table.samples + 1)
     if not 0 < contradiction < 0.5:
         raise InputError(f"contradiction: expected a rate in (0, 0.5), got {contradiction}")
     satisfied = contradiction + (1 - 2 * contradiction) * jnp.asarray(table.score, float)

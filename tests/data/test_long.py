@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from cqbayes.data import llmrouter9, paretobandit4, routellm2, routerbench3k, routerdc7
 
-from cqbayes.answers import from_long, sample
+from cqbayes.answers import from_long, sample, score_table
 from cqbayes.errors import InputError
 
 SHARED = Path(
@@ -64,6 +64,9 @@ def test_each_file_has_its_ways(tmp_path):
     assert llmrouter9.answers(path).cost is None
     measured = routerdc7.answers(path, measured=True)
     assert measured.query_id.tolist() == ["q1"]
+    assert measured.samples == 10
+    assert routerdc7.answers(path).samples == 1
+    assert score_table(measured, np.ones((1, 2))).samples == 10
     named = _frame()
     named["split"] = named["split"].cat.rename_categories({"train": "val"})
     bandit = paretobandit4.answers(_write(tmp_path, named))

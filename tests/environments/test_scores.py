@@ -105,3 +105,15 @@ def test_satisfaction_follows_the_score_of_the_row_that_is_drawn(contradiction):
     # Half an answer added to either side of ten: section 7's map at 1 / 22.
     if contradiction == 1 / 22:
         np.testing.assert_allclose(expected, (10 * table.score[row] + 0.5) / 11)
+
+
+@pytest.mark.parametrize(("samples", "contradiction"), [(1, 0.1), (10, 1 / 22), (3, 1 / 8)])
+def test_contradiction_follows_the_number_of_answers(samples, contradiction, tmp_path):
+    table = read_scores(_write(tmp_path / "scores.parquet"), sha256=None, dim=2)
+    assert table.samples == 1
+    table = table._replace(samples=samples)
+    query = from_scores(table).draw(jax.random.key(0))
+    np.testing.assert_array_equal(
+        from_scores(table.part("test")).utility(query),
+        from_scores(table.part("test"), contradiction).utility(query),
+    )
