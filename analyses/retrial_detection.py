@@ -41,6 +41,7 @@ import xarray as xr
 from scipy.stats import rankdata
 
 from cqbayes.datasets import data_folder
+from cqbayes.diagnostics import reliability
 from cqbayes.errors import scripts_end_in_one_line
 from cqbayes.files import replacing, writable_folder, write_netcdf
 from cqbayes.logs.retrials import (
@@ -436,13 +437,12 @@ for axis, (title, values, truth) in zip(
     ],
     strict=True,
 ):
-    place = np.searchsorted(np.quantile(values, np.arange(1, 8) / 8), values, side="right")
-    found = [share(truth, place == number) for number in range(8)]
-    said = np.array([values[place == number].mean() for number in range(8)])
-    seen, error = np.array(found).T
-    size = np.bincount(place, minlength=8)
-    error = np.maximum(error, np.sqrt(said * (1 - said) / size))
-    print(f"{title}: {(np.abs(said - seen) <= 2 * error).sum()} of 8 bins within 2 standard errors")
+    found = reliability(values, truth, group, bins=8, seed=made["seed"])
+    said, seen, error = (found.table[name] for name in ("predicted", "observed", "error"))
+    print(
+        f"{title}: {found.inside} of {len(found.table)} bins within 2 standard errors; calibration "
+        f"error {found.error:.3f}, by chance alone below {found.by_chance:.3f} in 95 of 100 cases"
+    )
     axis.plot([0, 1], [0, 1], color="0.6", lw=1, label="calibrated")
     axis.errorbar(
         said, seen, yerr=2 * error, fmt="o", color="#0072B2", capsize=3, label="pairs, ±2 SE"

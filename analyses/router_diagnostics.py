@@ -45,7 +45,7 @@ import cqbayes
 from cqbayes import datasets
 from cqbayes.choice import ChoiceData, Situation, departure_probability
 from cqbayes.demo import simulated_log
-from cqbayes.diagnostics import agreement
+from cqbayes.diagnostics import agreement, reliability
 from cqbayes.environments.scores import ScoreTable
 from cqbayes.errors import scripts_end_in_one_line
 from cqbayes.files import replacing, writable_folder, write_netcdf
@@ -329,61 +329,19 @@ shown(picture, "khat.png")
 
 
 # %%
-def bins_of(chance: np.ndarray, num: int = 10) -> np.ndarray:
-    edges = np.quantile(chance, np.linspace(0, 1, num + 1)[1:-1])
-    return np.searchsorted(edges, chance, side="right")
-
-
-def binned(chance: np.ndarray, taken: np.ndarray, place: np.ndarray, weight: Any = None) -> Any:
-    """Mean probability, share taken and rows, by bin."""
-    size = np.bincount(place, weight, 10)
-    means = [
-        np.bincount(place, values if weight is None else weight * values, 10)
-        / np.maximum(size, 1e-9)
-        for values in (chance, taken)
-    ]
-    return *means, size
-
-
-def calibration_error(chance: np.ndarray, taken: np.ndarray, place: np.ndarray) -> float:
-    said, seen, size = binned(chance, taken, place)
-    return float(np.sum(size * np.abs(said - seen)) / size.sum())
-
-
 predicted = results["predictions"].to_dataset()
 chance, taken = predicted["chance"].values, predicted["taken"].values.astype(float)
-place, cluster = bins_of(chance), predicted["cluster"].values
-said, seen, size = binned(chance, taken, place)
-rng = np.random.default_rng(made["seed"])
-queries = cluster.max() + 1
-samples = np.stack(
-    [
-        binned(chance, taken, place, times[cluster])[1]
-        for times in rng.multinomial(queries, np.full(queries, 1 / queries), 400)
-    ]
-)
-# In a bin without a retry the bootstrap has no error; that of a calibrated forecast stands in.
-error = np.maximum(samples.std(axis=0, ddof=1), np.sqrt(said * (1 - said) / size))
-found = calibration_error(chance, taken, place)
-# Were it calibrated, gaps would differ from 0 as those of samples of the queries do from these.
-gaps = np.zeros((queries, 10))
-np.add.at(gaps, (cluster, place), taken - chance)
-more = rng.multinomial(queries, np.full(queries, 1 / queries), 1_000) - 1
-by_chance = np.quantile(np.abs(more @ gaps).sum(axis=1) / len(chance), 0.95)
-reliability = pd.DataFrame(
-    {"predicted": said, "taken": seen, "se": error, "rows": size.astype(int)}
-)
-print(reliability.round(3).to_string(index=False))
+found = reliability(chance, taken, predicted["cluster"].values, seed=made["seed"])
+print(found.table.round(3).to_string(index=False))
 with replacing(out / "reliability.csv") as temporary:
-    reliability.to_csv(temporary, index=False)
-inside = int((np.abs(said - seen) <= 2 * error).sum())
+    found.table.to_csv(temporary, index=False)
 log_loss = -np.mean(np.where(taken > 0, np.log(chance), np.log1p(-chance)))
 rate = taken.mean()
 constant = -(rate * np.log(rate) + (1 - rate) * np.log1p(-rate))
 print(
-    f"{inside} of 10 bins within two standard errors; calibration error {found:.4f}, by chance "
-    f"alone below {by_chance:.4f} in 95 of 100 cases: "
-    f"{'no miscalibration found' if found <= by_chance else 'miscalibrated'}. "
+    f"{found.inside} of {len(found.table)} bins within two standard errors; calibration error "
+    f"{found.error:.4f}, by chance alone below {found.by_chance:.4f} in 95 of 100 cases: "
+    f"{'no miscalibration found' if found.error <= found.by_chance else 'miscalibrated'}. "
     f"Log-loss {log_loss:.4f} a row; always saying the base rate {rate:.3f}: {constant:.4f}"
 )
 
@@ -392,6 +350,7 @@ chart, (axis, below) = plt.subplots(
     2, 1, figsize=(5.4, 6.2), height_ratios=[4, 1], sharex=True, layout="constrained"
 )
 axis.plot([0, 1], [0, 1], color="0.6", lw=1, label="calibrated")
+said, seen, error = (found.table[name] for name in ("predicted", "observed", "error"))
 axis.errorbar(
     said, seen, yerr=2 * error, fmt="o", color="#0072B2", capsize=3, label="held-out rows, ±2 SE"
 )

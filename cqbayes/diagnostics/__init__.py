@@ -8,9 +8,10 @@ import pandas as pd
 from jaxtyping import PRNGKeyArray
 
 from cqbayes.diagnostics.datatree import to_datatree
+from cqbayes.diagnostics.reliability import Reliability, reliability
 from cqbayes.posterior import Posterior
 
-__all__ = ["Agreement", "agreement", "summary", "to_datatree"]
+__all__ = ["Agreement", "Reliability", "agreement", "reliability", "summary", "to_datatree"]
 
 
 def summary(posterior: Posterior, llms: list[str] | None = None) -> pd.DataFrame:
