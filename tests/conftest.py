@@ -1,12 +1,17 @@
 """Shapes and types are checked at run time in tests, and only there."""
 
 import os
+import signal
 
 from jaxtyping import install_import_hook
 
 # Before JAX is imported. Most of the time of tests is compilation, which is a third faster without
 # optimisation, and what is compiled is hardly slower; processes that tests start inherit it.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
+
+# A shell's background jobs ignore Ctrl-C, and hand that down to processes that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 with install_import_hook("cqbayes", "typechecker.check"):
     pass

@@ -218,13 +218,17 @@ def test_a_fit_that_is_stopped_leaves_nothing_behind(tmp_path, stop, code):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    end = time.monotonic() + 120
-    while not list(tmp_path.glob(".*")):  # what is set aside, as yet without its name
-        assert process.poll() is None, "it ended before it could be stopped"
-        assert time.monotonic() < end
-        time.sleep(0.01)
-    process.send_signal(stop)
-    assert process.wait(120) == code
+    try:
+        end = time.monotonic() + 120
+        while not list(tmp_path.glob(".*")):  # what is set aside, as yet without its name
+            assert process.poll() is None, "it ended before it could be stopped"
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        process.send_signal(stop)
+        assert process.wait(120) == code
+    finally:
+        process.kill()
+        process.wait()
     assert [path.name for path in tmp_path.iterdir()] == ["log.jsonl"]
 
 
