@@ -424,7 +424,8 @@ print(save(chart, out / "precision_recall.png"))
 # %% [markdown]
 # ## Calibration
 #
-# Out-of-fold probabilities in eight bins of equal size. Bars are ±2 standard errors, programmers.
+# Out-of-fold probabilities in eight bins of equal size. Bars are ±2 standard errors of a bootstrap
+# over programmers.
 
 # %%
 chart, axes = plt.subplots(1, 2, figsize=(9.6, 4.6), sharex=True, sharey=True, layout="constrained")

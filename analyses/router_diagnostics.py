@@ -12,14 +12,15 @@
 # - **Seeds**: `--seed` decides all.
 # - Queries are named by id and task; their text is never shown.
 #
-# A full run on `routerbench3k` found (seed 0; 2 CPU minutes): `auto` chose Laplace (k-hat 0.14);
-# its means are 0.96 Monte Carlo standard errors (rms) from NUTS's, and no row has a k-hat above
-# 0.7. On 4,000 held-out rows log-loss is 0.536 against 0.572 of the base rate, and the calibration
-# error, 0.031, is within what chance alone makes of it (0.037: rows of a query go together). The
-# router sends 781 of 945 queries to the best single LLM, and gains nothing on it in real scores
-# (0.001 ± 0.005). It is least sure of programming tasks (`mbpp`: for a fifth of the queries the
-# chosen LLM is best in fewer than half the draws), but its doubt does not tell where points are
-# lost.
+# A full run on `routerbench3k` found (seed 0; 7 CPU minutes with the embedding of its queries):
+# `auto` chose Laplace (k-hat 0.14); its means are 0.99 Monte Carlo standard errors (rms) from
+# NUTS's, and no row has a k-hat above 0.7. On 4,000 held-out rows log-loss is 0.536 against 0.572
+# of the base rate, and the calibration error, 0.032, is within what chance alone makes of it
+# (0.036: rows of a query go together), though three bins of ten are just outside two standard
+# errors. The router sends 793 of 945 queries to the best single LLM, and gains nothing on it in
+# real scores (0.000 ± 0.005). It is least sure of programming tasks (`mbpp`: for a fifth of the
+# queries the chosen LLM is best in fewer than half the draws), but its doubt does not tell where
+# points are lost.
 #
 #     python analyses/router_diagnostics.py [--smoke] [--out FOLDER] [--seed N] [--data NAME]
 #     python analyses/router_diagnostics.py --redraw [--out FOLDER]
