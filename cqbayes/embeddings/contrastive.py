@@ -28,7 +28,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cqbayes.embeddings.pca import pca
-from cqbayes.embeddings.projection import Hidden, Projection, check_training
+from cqbayes.embeddings.projection import Hidden, Projection, check_training, digest
 from cqbayes.errors import InputError
 from cqbayes.files import write_bytes
 from cqbayes.progress import bar
@@ -295,8 +295,9 @@ class _Training:
             kept = self.optimiser.state[weight]
             tensors |= {f"{i}.weight": weight.detach(), f"{i}.best": best}
             tensors |= {f"{i}.{name}": kept[name] for name in _MOMENTS}
-        progress = {"epoch": self.epoch, "best_epoch": self.best_epoch, **self.losses}
-        return save(tensors, {**identity, "progress": json.dumps(progress)})
+        progress = json.dumps({"epoch": self.epoch, "best_epoch": self.best_epoch, **self.losses})
+        whole = _digest(progress, tensors)
+        return save(tensors, {**identity, "progress": progress, "sha256": whole})
 
     def restore(self, path: Path, identity: dict[str, str]) -> None:
         """Goes on from a checkpoint."""
@@ -318,6 +319,8 @@ class _Training:
                 f"{', '.join(other)}; remove it, or name another file"
             )
         try:
+            if facts["sha256"] != _digest(facts["progress"], tensors):
+                raise ValueError("bits have changed")
             self._go_on(json.loads(facts["progress"]), tensors)
         except (KeyError, TypeError, ValueError, RuntimeError):
             raise InputError(
@@ -335,6 +338,11 @@ class _Training:
             self.optimiser.state[weight] = {
                 name: m if name == "step" else m.to(self.device) for name, m in moments.items()
             }
+
+
+def _digest(progress: str, tensors: dict[str, Any]) -> str:
+    arrays = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
+    return digest({**arrays, "progress": np.frombuffer(progress.encode(), np.uint8)})
 
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")

@@ -8,7 +8,9 @@
 refinement only. Applying one needs NumPy alone. Files are safetensors: numbers and names, no code.
 """
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -128,10 +130,24 @@ def save_projection(path: str | Path, projection: Projection, **facts: Any) -> N
     arrays = {"mean": projection.mean, "linear": projection.linear}
     if projection.hidden is not None:
         arrays |= {f"hidden.{name}": a for name, a in projection.hidden._asdict().items()}
-    named = {"method": projection.method, "encoder": projection.encoder, "facts": facts}
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    named = {
+        "method": projection.method,
+        "encoder": projection.encoder,
+        "sha256": digest(contiguous),
+        "facts": facts,
+    }
     # All under one key: the order of several is not always the same.
     write_bytes(save(contiguous, {FORMAT: json.dumps(named, sort_keys=True)}), path)
+
+
+def digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of arrays with their names, types and shapes: safetensors has no checksum."""
+    found = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        found.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        found.update(array.tobytes())
+    return found.hexdigest()
 
 
 def load_projection(path: str | Path, *, encoder: str | None = None) -> Projection:
@@ -161,6 +177,8 @@ def load_projection(path: str | Path, *, encoder: str | None = None) -> Projecti
     )
     if not named or set(arrays) not in whole:
         raise InputError(f"{path}: expected a projection as save_projection writes it, got another")
+    if facts.get("sha256") != digest(arrays):
+        raise InputError(f"{path}: expected the numbers that were saved, got damaged ones")
     layer = Hidden(*(arrays[name] for name in hidden)) if len(arrays) > 2 else None
     made = Projection(facts["method"], facts["encoder"], arrays["mean"], arrays["linear"], layer)
     if not _fits(made):

@@ -194,9 +194,15 @@ def test_a_killed_training_goes_on_to_the_same_result(tmp_path):
     with pytest.raises(InputError, match="one with other data"):
         contrastive(x, 1 - score**2, 2, encoder="e", settings=SHORT, checkpoint=path)
     whole_file = path.read_bytes()
-    for cut in (b'"0.best"', rb"\"epoch\""):
-        assert whole_file.count(cut) == 1
-        path.write_bytes(whole_file.replace(cut, cut.replace(b"e", b"x", 1)))
+    best_epoch = rb"\"best_epoch\": "
+    for damaged in (
+        whole_file.replace(b'"0.best"', b'"0.bxst"'),
+        whole_file.replace(rb"\"epoch\"", rb"\"xpoch\""),
+        whole_file.replace(best_epoch, best_epoch[:-1] + b"9"),
+        whole_file[:-1] + bytes([whole_file[-1] ^ 1]),  # one bit of a number
+    ):
+        assert damaged != whole_file
+        path.write_bytes(damaged)
         with pytest.raises(InputError, match="expected a checkpoint, got a damaged one; remove it"):
             contrastive(x, score, 2, encoder="e", settings=SHORT, checkpoint=path)
     path.write_bytes(b"no checkpoint")

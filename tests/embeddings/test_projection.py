@@ -118,6 +118,10 @@ def test_what_does_not_fit_is_refused(rng, tmp_path):
     save_projection(path, projection)
     with pytest.raises(InputError, match="expected a projection for e@2, got one for e@1"):
         load_projection(path, encoder="e@2")
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(InputError, match="expected the numbers that were saved, got damaged ones"):
+        load_projection(path)
     for broken in (
         projection._replace(mean=np.zeros(5)),
         projection._replace(linear=np.full((6, 3), np.nan)),
