@@ -11,8 +11,9 @@ from scipy.special import expit, logit
 
 from cqbayes import catalogue, predict
 from cqbayes.errors import InputError
+from cqbayes.newcomer import with_newcomer
 from cqbayes.posterior import Draws, Gaussian
-from cqbayes.predict import acceptance, queries, shares, what_if, with_newcomer
+from cqbayes.predict import acceptance, queries, shares, what_if
 from cqbayes.preference import Sizes, layout
 
 SIZES = Sizes(num_llms=3, dim=2, num_attributes=2, num_users=4, num_times=3)

@@ -21,8 +21,9 @@ from cqbayes.logs.reading import Log
 from cqbayes.logs.schema import SERVICES
 from cqbayes.logs.situations import COLUMNS, Attributes, columns_of
 from cqbayes.logs.telling import shown
+from cqbayes.newcomer import with_newcomer
 from cqbayes.posterior import Posterior
-from cqbayes.predict import acceptance, queries, what_if, with_newcomer
+from cqbayes.predict import acceptance, queries, what_if
 from cqbayes.storage import load_posterior
 
 
