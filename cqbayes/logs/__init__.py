@@ -6,15 +6,8 @@
 - :func:`read_choices` and :func:`write_choices` are for files of choice data.
 """
 
-from cqbayes.logs.choices import (
-    Coded,
-    Codes,
-    choice_data_of,
-    codes_of,
-    minibatches,
-    read_choices,
-    write_choices,
-)
+from cqbayes.logs.choice_files import read_choices, write_choices
+from cqbayes.logs.choices import Coded, Codes, choice_data_of, codes_of, minibatches
 from cqbayes.logs.table import Services, ServicesReport, services
 
 __all__ = [

@@ -21,7 +21,8 @@ from cqbayes.embeddings.pca import pca
 from cqbayes.embeddings.projection import Projection
 from cqbayes.errors import InputError
 from cqbayes.logs import chains, records, table
-from cqbayes.logs.choices import Coded, choice_data_of, read_choices
+from cqbayes.logs.choice_files import read_choices
+from cqbayes.logs.choices import Coded, choice_data_of
 from cqbayes.logs.retrials import Detector, Errors, load_detector, of_all_rows
 from cqbayes.logs.schema import TURNS
 from cqbayes.predict import check_llm_names
