@@ -40,25 +40,34 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from cqbayes import belief, datasets
-from cqbayes.answers import sample
-from cqbayes.catalogue import load_answers, load_model, load_scores
-from cqbayes.environments.load import capacity
-from cqbayes.environments.queue import retrial_queue
-from cqbayes.environments.scores import ScoreTable, from_scores
-from cqbayes.errors import scripts_end_in_one_line
-from cqbayes.files import replacing, writable_folder, write_netcdf
-from cqbayes.plots import save
-from cqbayes.policies.acqb import acqb
-from cqbayes.policies.escalate import escalate
-from cqbayes.policies.oracle import oracle
-from cqbayes.policies.random import random
-from cqbayes.policies.vary import vary
-from cqbayes.preference import Sizes
-from cqbayes.progress import bar
-from cqbayes.provenance import provenance
-from cqbayes.regret import over_seeds, regrets
-from cqbayes.simulate import simulate
+from cqbayes import (
+    ScoreTable,
+    Sizes,
+    acqb,
+    belief,
+    capacity,
+    escalate,
+    from_scores,
+    load_model,
+    load_scores,
+    load_text_scores,
+    oracle,
+    over_seeds,
+    progress_bar,
+    provenance,
+    random,
+    regrets,
+    replacing,
+    retrial_queue,
+    save_figure,
+    scripts_end_in_one_line,
+    simulate,
+    vary,
+    writable_folder,
+    write_netcdf,
+)
+from cqbayes.datasets.load import lacking
+from cqbayes.datasets.text_scores import sample
 
 parser = argparse.ArgumentParser(description="ACQB that asks another LLM after a retry.")
 parser.add_argument("--smoke", action="store_true", help="a tiny run that proves nothing")
@@ -83,9 +92,9 @@ AFTER = (2,) if settings.smoke else (1, 2, 4)
 def scores(name: str) -> ScoreTable:
     if name not in IN_WORDS:
         return load_scores(name, dim)
-    from cqbayes.embeddings import contexts
+    from cqbayes.datasets.contexts import contexts
 
-    answers = sample(load_answers(name, **IN_WORDS[name]), 4_000)
+    answers = sample(load_text_scores(name, **IN_WORDS[name]), 4_000)
     return contexts(answers, dim, seed=settings.seed, progress=True).table
 
 
@@ -120,9 +129,9 @@ def run(table: ScoreTable, advance: Any) -> xr.Dataset:
 
 # %%
 if not settings.redraw:
-    there = [] if settings.smoke else [name for name in IN_WORDS if not datasets.lacking(name)]
+    there = [] if settings.smoke else [name for name in IN_WORDS if not lacking(name)]
     names = ["paretobandit3", *there]
-    with bar("data sets", total=len(names) * (len(AFTER) + 4)) as advance:
+    with progress_bar("data sets", total=len(names) * (len(AFTER) + 4)) as advance:
         parts = [run(scores(name), advance) for name in names]
     results = xr.concat(parts, pd.Index(names, name="data"))
     facts = provenance(
@@ -192,4 +201,4 @@ chart.suptitle(
     fontsize=10,
 )
 chart.tight_layout()
-print(save(chart, out / "another_llm.png"))
+print(save_figure(chart, out / "another_llm.png"))

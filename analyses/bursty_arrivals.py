@@ -48,28 +48,37 @@ import xarray as xr
 from matplotlib import ticker
 
 import cqbayes
-from cqbayes import belief
-from cqbayes.datasets import data_folder
-from cqbayes.environments import Environment
-from cqbayes.environments.load import capacity
-from cqbayes.environments.queue import retrial_queue
-from cqbayes.environments.rules import Arrivals
-from cqbayes.environments.scores import from_scores
-from cqbayes.environments.traffic import block_bootstrap, read_trace, replay
-from cqbayes.errors import scripts_end_in_one_line
-from cqbayes.files import replacing, writable_folder, write_netcdf
-from cqbayes.plots import save
-from cqbayes.policies.acqb import acqb
-from cqbayes.policies.best_single import best_single
-from cqbayes.policies.fifo import fifo
-from cqbayes.policies.oracle import oracle
-from cqbayes.policies.random import random
-from cqbayes.preference import Sizes
-from cqbayes.progress import bar
-from cqbayes.provenance import provenance
-from cqbayes.regret import Estimate, over_seeds, performance, regrets
-from cqbayes.simulate import simulate
-from cqbayes.study import thinned
+from cqbayes import (
+    Arrivals,
+    Environment,
+    Sizes,
+    acqb,
+    arrivals_from_trace,
+    belief,
+    best_single,
+    block_bootstrap,
+    capacity,
+    data_folder,
+    fifo,
+    from_scores,
+    oracle,
+    over_seeds,
+    performance,
+    progress_bar,
+    provenance,
+    random,
+    read_trace,
+    regrets,
+    replacing,
+    retrial_queue,
+    save_figure,
+    scripts_end_in_one_line,
+    simulate,
+    thinned,
+    writable_folder,
+    write_netcdf,
+)
+from cqbayes.simulation.regret import Estimate
 
 parser = argparse.ArgumentParser(description="Bernoulli arrivals against real traces.")
 parser.add_argument("--smoke", action="store_true", help="a tiny run that proves nothing")
@@ -161,9 +170,11 @@ def run_all() -> xr.Dataset:
     world_key, run_key = jax.random.split(jax.random.key(settings.seed))
     worlds = {COIN: (retrial_queue(population, rate), {})}
     for number, (name, times) in enumerate(traces_at_hand(settings.seed).items()):
-        env = resampled(jax.random.fold_in(world_key, number), population, replay(times, rate))
+        env = resampled(
+            jax.random.fold_in(world_key, number), population, arrivals_from_trace(times, rate)
+        )
         worlds[name] = (env, {"env_per_seed": True})
-    with bar("arrivals", total=len(worlds) * len(policies)) as advance:
+    with progress_bar("arrivals", total=len(worlds) * len(policies)) as advance:
         parts = [run_world(run_key, env, policies, how, advance) for env, how in worlds.values()]
     results = xr.concat(parts, pd.Index(list(worlds), name="world"))
     results.attrs["provenance"] = json.dumps(
@@ -305,7 +316,7 @@ chart.suptitle(
     fontsize=10,
 )
 chart.tight_layout(rect=(0, 0.07, 1, 1))
-print(save(chart, out / "bursty_arrivals.png"))
+print(save_figure(chart, out / "bursty_arrivals.png"))
 
 # %%
 chart, axes = plt.subplots(1, len(worlds), figsize=(4.8 * len(worlds), 3.8), sharey=True)
@@ -324,4 +335,4 @@ np.atleast_1d(axes)[-1].legend(
 )
 chart.suptitle("One seed: the same arrivals for all policies of a panel")
 chart.tight_layout()
-print(save(chart, out / "queues.png"))
+print(save_figure(chart, out / "queues.png"))

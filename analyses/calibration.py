@@ -38,21 +38,26 @@ from rich.console import Console
 from rich.table import Table
 
 import cqbayes
-from cqbayes.catalogue import load_model, names
-from cqbayes.diagnostics.calibration import (
-    calibrate,
-    figure,
-    of_simuk,
-    simuk_sbc,
-    uniformity,
+from cqbayes import (
+    InputError,
+    Sizes,
+    Status,
+    engine_names,
+    load_model,
+    model_names,
+    provenance,
+    replacing,
+    save_figure,
+    scripts_end_in_one_line,
+    writable_folder,
 )
-from cqbayes.diagnostics.collection import Collection, adaptive, fixed, random_design
-from cqbayes.errors import InputError, scripts_end_in_one_line
-from cqbayes.files import replacing, writable_folder
-from cqbayes.inference import Status
-from cqbayes.plots import save
-from cqbayes.preference import Sizes
-from cqbayes.provenance import provenance
+from cqbayes.diagnostics.calibration import calibrate, figure, of_simuk, simuk_sbc, uniformity
+from cqbayes.diagnostics.collection import (
+    Collection,
+    adaptive_collection,
+    fixed_collection,
+    random_design,
+)
 
 SIZES = Sizes(num_llms=3, dim=2, num_attributes=2, num_users=12, num_times=3)
 
@@ -82,8 +87,8 @@ def collections(seed: int, scale: Scale) -> dict[str, Collection]:
     # The queue's rows have neither users nor blocks of time.
     shown = SIZES._replace(num_users=0, num_times=0)
     return {
-        "fixed": fixed(random_design(keys[0], scale.rows, SIZES)),
-        "adaptive": adaptive(shown, scale.rounds, attributes=attributes),
+        "fixed": fixed_collection(random_design(keys[0], scale.rows, SIZES)),
+        "adaptive": adaptive_collection(shown, scale.rounds, attributes=attributes),
     }
 
 
@@ -134,7 +139,7 @@ def judge(calibration: xr.Dataset) -> dict[str, Any]:
 def picture(calibration: xr.Dataset, label: str, row: dict[str, Any], path: Path) -> None:
     drawn = figure(calibration, trusted="status" in calibration)
     drawn.suptitle(f"{label}, {row['replicates']} simulated logs, p = {row['p']:.2g}")
-    save(drawn, path)
+    save_figure(drawn, path)
     plt.close(drawn)
 
 
@@ -178,8 +183,8 @@ def show(rows: list[dict[str, Any]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Calibration of every model with every engine.")
     parser.add_argument("--smoke", action="store_true", help="disjoint_mnl and laplace, tiny")
-    parser.add_argument("--model", choices=names("models"), help="this one only")
-    parser.add_argument("--engine", choices=[*names("inference"), "simuk"], help="this one only")
+    parser.add_argument("--model", choices=model_names(), help="this one only")
+    parser.add_argument("--engine", choices=[*engine_names(), "simuk"], help="this one only")
     parser.add_argument("--replicates", type=int, help="simulated logs of each pair")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("out/calibration"))
@@ -188,8 +193,8 @@ def main() -> None:
     scale = SMOKE if given.smoke else NIGHTLY
     if given.replicates:
         scale = scale._replace(replicates=given.replicates)
-    models = [given.model] if given.model else ["disjoint_mnl"] if given.smoke else names("models")
-    engines = [given.engine] if given.engine else ["laplace"] if given.smoke else names("inference")
+    models = [given.model] if given.model else ["disjoint_mnl"] if given.smoke else model_names()
+    engines = [given.engine] if given.engine else ["laplace"] if given.smoke else engine_names()
     if not (given.engine or given.smoke):
         engines.append("simuk")
     out = writable_folder(given.out)

@@ -35,21 +35,28 @@ import pandas as pd
 from joblib import Parallel, delayed
 
 import cqbayes
-from cqbayes import belief
-from cqbayes.catalogue import load_policy, needs_truth, policy_names
-from cqbayes.environments.load import capacity
-from cqbayes.environments.queue import retrial_queue
-from cqbayes.environments.synthetic import synthetic
-from cqbayes.errors import InputError, scripts_end_in_one_line
-from cqbayes.files import replacing, writable_folder
-from cqbayes.plots import save
-from cqbayes.policies import Setup
-from cqbayes.policies.oracle import oracle
-from cqbayes.preference import Sizes
-from cqbayes.progress import bar
-from cqbayes.provenance import provenance
-from cqbayes.regret import Exponent, over_seeds, slope_of_logs, window_means
-from cqbayes.simulate import simulate
+from cqbayes import (
+    InputError,
+    Setup,
+    Sizes,
+    belief,
+    capacity,
+    load_policy,
+    oracle,
+    over_seeds,
+    policy_names,
+    progress_bar,
+    provenance,
+    replacing,
+    retrial_queue,
+    save_figure,
+    scripts_end_in_one_line,
+    simulate,
+    synthetic,
+    writable_folder,
+)
+from cqbayes.policies.setup import needs_truth
+from cqbayes.simulation.regret import Exponent, slope_of_logs, window_means
 
 NUM_LLMS, DIM = 5, 5
 POLICIES = ["acqb", "thompson", "cqb_eta"]  # those that something is claimed of
@@ -275,7 +282,7 @@ def run_cells(cells: list[tuple[Cell, list[str]]], jobs: int) -> list[dict[str, 
     ]
     parts: list[list[dict[str, Curves]]] = [[] for _ in cells]
     pool = Parallel(n_jobs=jobs, return_as="generator")
-    with bar("claims", total=len(tasks)) as advance:
+    with progress_bar("claims", total=len(tasks)) as advance:
         done = pool(delayed(run_batch)(cell, batch, names) for _, cell, batch, names in tasks)
         for (number, *_), part in zip(tasks, done, strict=True):
             parts[number].append(part)
@@ -379,8 +386,8 @@ def main() -> None:
     for name, rows in (("claims.csv", table), ("everybody.csv", table_of_all)):
         with replacing(out / name) as temporary:
             rows.to_csv(temporary, index=False)
-    print(save(figure(results, rounds), out / "claims.png"))
-    print(save(figure({(1, 0.1): curves_of_all}, everybody.rounds), out / "everybody.png"))
+    print(save_figure(figure(results, rounds), out / "claims.png"))
+    print(save_figure(figure({(1, 0.1): curves_of_all}, everybody.rounds), out / "everybody.png"))
     if settings.json:
         record = {
             "table": table.to_dict("records"),

@@ -53,25 +53,33 @@ import xarray as xr
 from matplotlib import ticker
 
 import cqbayes
-from cqbayes import belief, datasets
-from cqbayes.diagnostics import agreement
-from cqbayes.environments.load import capacity
-from cqbayes.environments.queue import retrial_queue
-from cqbayes.environments.scores import ScoreTable, from_scores
-from cqbayes.environments.synthetic import synthetic
-from cqbayes.errors import scripts_end_in_one_line
-from cqbayes.files import replacing, writable_folder, write_netcdf
-from cqbayes.plots import save
-from cqbayes.policies import Policy
-from cqbayes.policies.acqb import acqb
-from cqbayes.policies.oracle import oracle
-from cqbayes.policies.refit import doubling, refit
-from cqbayes.preference import Sizes
-from cqbayes.progress import bar
-from cqbayes.provenance import provenance
-from cqbayes.regret import over_seeds, regrets
-from cqbayes.simulate import simulate
-from cqbayes.study import thinned
+from cqbayes import (
+    Policy,
+    ScoreTable,
+    Sizes,
+    acqb,
+    agreement,
+    belief,
+    capacity,
+    doubling,
+    from_scores,
+    oracle,
+    over_seeds,
+    progress_bar,
+    provenance,
+    refit,
+    regrets,
+    replacing,
+    retrial_queue,
+    save_figure,
+    scripts_end_in_one_line,
+    simulate,
+    synthetic,
+    thinned,
+    writable_folder,
+    write_netcdf,
+)
+from cqbayes.datasets.load import lacking
 
 parser = argparse.ArgumentParser(description="What approximate posteriors cost in regret.")
 parser.add_argument("--smoke", action="store_true", help="a tiny run that proves nothing")
@@ -104,8 +112,8 @@ REFERENCE = next(iter(ENGINES))
 # %%
 def real_scores(name: str, dim: int) -> ScoreTable:
     """A data set with contexts; `paretobandit3` where something that it takes is absent."""
-    if lacking := datasets.lacking(name):
-        print(f"{name}: no {lacking[0]} here; paretobandit3 instead")
+    if absent := lacking(name):
+        print(f"{name}: no {absent[0]} here; paretobandit3 instead")
         name = "paretobandit3"
     return cqbayes.load_scores(name, dim, method="contrastive", progress=True)
 
@@ -203,7 +211,7 @@ def run_all(scores: ScoreTable, policies: dict[str, Policy]) -> xr.Dataset:
     worlds = {f"synthetic ({size})": None, f"{scores.name} ({size})": scores}
     parts = []
     total = len(worlds) * (batches * len(policies) + len(ENGINES))
-    with bar("posteriors in the queue", total=total) as advance:
+    with progress_bar("posteriors in the queue", total=total) as advance:
         for number, world in enumerate(worlds.values()):
             key = jax.random.fold_in(jax.random.key(settings.seed), number)
             part, log = run_world(world, policies, key, advance)
@@ -371,7 +379,7 @@ chart.suptitle(
     else "Smoke: proves nothing"
 )
 chart.tight_layout()
-print(save(chart, out / "hmc_or_vi.png"))
+print(save_figure(chart, out / "hmc_or_vi.png"))
 
 # %% [markdown]
 # ## Does distance from the posterior predict regret?
@@ -400,4 +408,4 @@ axis.set(
 )
 if axis.containers:  # in --smoke there is nobody to compare
     axis.legend(fontsize=7, frameon=False, bbox_to_anchor=(1.02, 1), loc="upper left")
-print(save(chart, out / "distance.png"))
+print(save_figure(chart, out / "distance.png"))

@@ -33,14 +33,18 @@ import pandas as pd
 from cqbayes.models.disjoint_mnl import disjoint_mnl
 from cqbayes.models.misclassified import misclassified, priors_from_labels
 
-from cqbayes.catalogue import load_engine
-from cqbayes.choice import ChoiceData, choice_data
-from cqbayes.errors import scripts_end_in_one_line
-from cqbayes.files import replacing, writable_folder
-from cqbayes.plots import save
-from cqbayes.progress import bar
-from cqbayes.provenance import provenance
-from cqbayes.regret import over_seeds
+from cqbayes import (
+    ChoiceData,
+    choice_data,
+    load_engine,
+    over_seeds,
+    progress_bar,
+    provenance,
+    replacing,
+    save_figure,
+    scripts_end_in_one_line,
+    writable_folder,
+)
 
 parser = argparse.ArgumentParser(description="Wrong labels of retrials, simulated.")
 parser.add_argument("--smoke", action="store_true", help="a tiny run that proves nothing")
@@ -120,7 +124,7 @@ def scores(draws: np.ndarray, truth: np.ndarray) -> pd.DataFrame:
 
 
 found, shown = [], {}
-with bar("fits", total=2 * len(rates)) as advance:
+with progress_bar("fits", total=2 * len(rates)) as advance:
     for number, wrong in enumerate(rates):
         rng = np.random.default_rng([settings.seed, number])
         right = round((1 - wrong) * LABELLED)
@@ -194,4 +198,4 @@ chart.suptitle(
     f"Simulated: {num_logs} logs of {num_obs} services each; bars ±2 standard errors", fontsize=10
 )
 chart.tight_layout()
-print(save(chart, out / "mislabelled_retrials.png"))
+print(save_figure(chart, out / "mislabelled_retrials.png"))

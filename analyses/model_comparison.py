@@ -25,11 +25,8 @@ import numpy as np
 import pandas as pd
 
 import cqbayes
-from cqbayes.demo import simulated_log
-from cqbayes.errors import scripts_end_in_one_line
-from cqbayes.files import writable_folder
-from cqbayes.plots import save
-from cqbayes.progress import bar
+from cqbayes import progress_bar, save_figure, scripts_end_in_one_line, writable_folder
+from cqbayes.report.demo import simulated_log
 
 parser = argparse.ArgumentParser(description="Compares preference models on one log.")
 parser.add_argument("--smoke", action="store_true", help="a tiny run that proves nothing")
@@ -52,7 +49,7 @@ data = simulated_log(log_key, scores.part("train"), num_choices)
 llms = list(scores.llms)
 
 trees = {}
-with bar("fits", total=len(models)) as advance:
+with progress_bar("fits", total=len(models)) as advance:
     for name in models:
         posterior, info = cqbayes.infer(fit_key, cqbayes.load_model(name), data, engine="auto")
         print(f"{name}: {info}")
@@ -74,7 +71,7 @@ for message in {str(warning.message) for warning in caught}:
     print("note:", message)
 pd.DataFrame(comparison).to_csv(out / "comparison.csv")
 arviz_plots.plot_compare(comparison, backend="matplotlib")
-save(plt.gcf(), out / "comparison.png")
+save_figure(plt.gcf(), out / "comparison.png")
 
 # %% [markdown]
 # ## Predictive checks: are retries as frequent as is predicted?
@@ -97,7 +94,7 @@ for group in ("prior_predictive", "posterior_predictive"):
     with warnings.catch_warnings():  # that it shows observed data besides the prior's: as wanted
         warnings.simplefilter("ignore", UserWarning)
         arviz_plots.plot_ppc_pava(check, group=group, backend="matplotlib")
-    save(plt.gcf(), out / f"{group}.png")
+    save_figure(plt.gcf(), out / f"{group}.png")
     rate = check[group]["retry"].mean(
         "obs" if "obs" in check[group]["retry"].dims else "retry_dim_0"
     )

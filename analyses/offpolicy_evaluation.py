@@ -32,36 +32,38 @@ import numpy as np
 import pandas as pd
 
 import cqbayes
-from cqbayes import belief
-from cqbayes.environments.load import capacity
-from cqbayes.environments.queue import retrial_queue
-from cqbayes.environments.synthetic import synthetic
-from cqbayes.errors import scripts_end_in_one_line
-from cqbayes.files import replacing, writable_folder
-from cqbayes.inference.online import prior, update
-from cqbayes.offpolicy import (
+from cqbayes import (
+    Setup,
+    Sizes,
+    acqb,
+    belief,
+    best_single,
+    capacity,
     doubly_robust,
+    greedy,
+    inverse_root,
     ips,
     logged_actions,
+    over_seeds,
+    progress_bar,
+    provenance,
+    random,
+    replacing,
     replay,
+    retrial_queue,
+    save_figure,
+    scripts_end_in_one_line,
+    simulate,
     simulate_policies,
     snips,
+    synthetic,
+    thompson,
     thompson_propensities,
-    watched,
+    writable_folder,
 )
-from cqbayes.plots import save
-from cqbayes.policies import Setup
-from cqbayes.policies.acqb import acqb
-from cqbayes.policies.best_single import best_single
-from cqbayes.policies.explore import inverse_root
-from cqbayes.policies.greedy import greedy
-from cqbayes.policies.random import random
-from cqbayes.policies.thompson import thompson
-from cqbayes.preference import Sizes
-from cqbayes.progress import bar
-from cqbayes.provenance import provenance
-from cqbayes.regret import over_seeds
-from cqbayes.simulate import simulate
+from cqbayes.inference.online import update
+from cqbayes.offpolicy.propensities import with_observations
+from cqbayes.posterior.online_gaussian import prior
 
 parser = argparse.ArgumentParser(description="Off-policy evaluation of a simulated ACQB log.")
 parser.add_argument("--smoke", action="store_true", help="a tiny run that proves nothing")
@@ -96,7 +98,13 @@ print(json.dumps(made))
 # %%
 logging = acqb(belief.online(model, sizes), NUM_LLMS, c=C)
 trace = simulate(
-    log_key, logging, watched(env, PLACES), rounds, num_seeds=seeds, room=PLACES, record=True
+    log_key,
+    logging,
+    with_observations(env, PLACES),
+    rounds,
+    num_seeds=seeds,
+    room=PLACES,
+    record=True,
 )
 assert trace.rows is not None
 rows = jax.tree.map(jnp.asarray, trace.rows)
@@ -139,7 +147,7 @@ def probabilities(key: Any, posteriors: Any, etas: Any, room: Any, there: Any) -
 
 etas = jax.vmap(inverse_root(C))(jnp.arange(1, rounds + 1))
 tables: dict[str, list] = {"mu": [], "Thompson": []}
-with bar("propensities", total=2 * seeds) as advance:
+with progress_bar("propensities", total=2 * seeds) as advance:
     for s in range(seeds):
         path, fixed = (jax.tree.map(lambda x, s=s: x[s], p) for p in (before, early))
         still = jax.tree.map(lambda x: jnp.broadcast_to(x, (rounds, *x.shape)), fixed)
@@ -354,4 +362,4 @@ axis.title.set_fontsize(10)
 axis.grid(axis="y", alpha=0.25)
 axis.legend(fontsize=8, frameon=False, bbox_to_anchor=(1.01, 1), loc="upper left")
 chart.tight_layout()
-print(save(chart, out / "offpolicy_evaluation.png"))
+print(save_figure(chart, out / "offpolicy_evaluation.png"))

@@ -29,20 +29,32 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import xarray as xr
 
-from cqbayes import belief, datasets
-from cqbayes.answers import sample
-from cqbayes.catalogue import load_answers, load_model, load_scores, policy_names
-from cqbayes.environments.best_linear import with_best_linear
-from cqbayes.environments.load import capacity
-from cqbayes.environments.scores import ScoreTable, from_scores
-from cqbayes.errors import scripts_end_in_one_line
-from cqbayes.files import replacing, writable_folder, write_netcdf
-from cqbayes.plots import save
-from cqbayes.policies import Setup
-from cqbayes.preference import Sizes
-from cqbayes.provenance import provenance
-from cqbayes.regret import over_seeds
-from cqbayes.study import World, run_policies, table, thinned
+from cqbayes import (
+    ScoreTable,
+    Setup,
+    Sizes,
+    World,
+    belief,
+    capacity,
+    compare_policies,
+    comparison_table,
+    from_scores,
+    load_model,
+    load_scores,
+    load_text_scores,
+    over_seeds,
+    policy_names,
+    provenance,
+    replacing,
+    save_figure,
+    scripts_end_in_one_line,
+    thinned,
+    with_best_linear,
+    writable_folder,
+    write_netcdf,
+)
+from cqbayes.datasets.load import lacking
+from cqbayes.datasets.text_scores import sample
 
 parser = argparse.ArgumentParser(description="Every policy on every data set at hand.")
 parser.add_argument("--smoke", action="store_true", help="a tiny run that proves nothing")
@@ -75,16 +87,16 @@ if settings.smoke:
 # %%
 def at_hand() -> list[str]:
     """Data sets that can be run here."""
-    there = [] if settings.smoke else [name for name in IN_WORDS if not datasets.lacking(name)]
+    there = [] if settings.smoke else [name for name in IN_WORDS if not lacking(name)]
     return settings.only or ["paretobandit3", *there]
 
 
 def scores(name: str) -> ScoreTable:
     if name not in IN_WORDS:
         return load_scores(name, dim)
-    from cqbayes.embeddings import contexts
+    from cqbayes.datasets.contexts import contexts
 
-    answers = sample(load_answers(name, **IN_WORDS[name]), 4_000)
+    answers = sample(load_text_scores(name, **IN_WORDS[name]), 4_000)
     return contexts(answers, dim, seed=settings.seed, progress=True).table
 
 
@@ -96,7 +108,7 @@ def run(name: str) -> None:
     sizes = Sizes(len(made.llms), made.context.shape[1])
     how = belief.online(load_model("disjoint_mnl"), sizes)
     setup = Setup(sizes, 1, how, horizon=rounds)
-    results = run_policies(
+    results = compare_policies(
         jax.random.key(settings.seed),
         World(population, rate),
         {policy: (policy, setup) for policy in POLICIES},
@@ -116,7 +128,7 @@ def run(name: str) -> None:
     write_netcdf(numbers, out / f"{name}.nc")
     write_netcdf(thinned(results.curves), out / f"{name}_curves.nc")
     with replacing(out / f"{name}.csv") as temporary:
-        table(results).to_csv(temporary)
+        comparison_table(results).to_csv(temporary)
 
 
 if not settings.redraw:
@@ -225,4 +237,4 @@ def figure(name: str, numbers: xr.Dataset) -> plt.Figure:
 
 
 for name in NAMES:
-    print(save(figure(name, results[name]), out / f"{name}.png"))
+    print(save_figure(figure(name, results[name]), out / f"{name}.png"))

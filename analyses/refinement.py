@@ -31,25 +31,36 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from cqbayes import belief, datasets
-from cqbayes.answers import Answers, sample, split_by_hash
-from cqbayes.catalogue import load_answers, load_model
-from cqbayes.embeddings import METHODS, contexts
-from cqbayes.embeddings.encoder import Encoder, load_encoder
-from cqbayes.embeddings.quality import quality
-from cqbayes.environments.load import capacity
-from cqbayes.environments.queue import retrial_queue
-from cqbayes.environments.scores import ScoreTable, from_scores
-from cqbayes.errors import InputError, scripts_end_in_one_line
-from cqbayes.files import replacing, writable_folder
-from cqbayes.plots import save
-from cqbayes.policies.acqb import acqb
-from cqbayes.policies.oracle import oracle
-from cqbayes.preference import Sizes
-from cqbayes.progress import bar
-from cqbayes.provenance import provenance
-from cqbayes.regret import over_seeds, regrets
-from cqbayes.simulate import simulate
+from cqbayes import (
+    Encoder,
+    InputError,
+    ScoreTable,
+    Sizes,
+    TextScores,
+    acqb,
+    belief,
+    capacity,
+    contexts,
+    from_scores,
+    load_encoder,
+    load_model,
+    load_text_scores,
+    oracle,
+    over_seeds,
+    progress_bar,
+    provenance,
+    regrets,
+    replacing,
+    retrial_queue,
+    save_figure,
+    scripts_end_in_one_line,
+    simulate,
+    writable_folder,
+)
+from cqbayes.datasets.load import lacking
+from cqbayes.datasets.text_scores import sample, split_by_hash
+from cqbayes.diagnostics.context_quality import quality
+from cqbayes.embeddings.methods import METHODS
 
 parser = argparse.ArgumentParser(description="Contrastive refinement against its baselines.")
 parser.add_argument("--smoke", action="store_true", help="a tiny run that proves nothing")
@@ -70,7 +81,7 @@ dims, rounds, num_seeds = ([4], 200, 2) if settings.smoke else ([8, 16, 32, 64],
 
 
 # %%
-def made_up(seed: int) -> tuple[Answers, Encoder]:
+def made_up(seed: int) -> tuple[TextScores, Encoder]:
     """Simulated text of four topics, on which three LLMs fare differently; counts of words."""
     words = [f"{topic}{i}" for topic in ("sum", "verse", "map", "code") for i in range(6)]
     rng = np.random.default_rng(seed)
@@ -78,7 +89,7 @@ def made_up(seed: int) -> tuple[Answers, Encoder]:
     text = [" ".join(rng.choice(words[6 * t : 6 * t + 6], 4)) for t in topic]
     chance = rng.uniform(0.2, 0.9, (4, 3))[topic]
     name = np.array([f"q{i}" for i in range(len(text))])
-    answers = Answers(
+    answers = TextScores(
         name="made-up text",
         llms=("a", "b", "c"),
         query_id=name,
@@ -113,7 +124,7 @@ def regret(table: ScoreTable) -> dict[str, np.ndarray]:
 
 
 def judged(
-    name: str, answers: Answers, encoder: Encoder, method: str, dim: int
+    name: str, answers: TextScores, encoder: Encoder, method: str, dim: int
 ) -> tuple[dict, pd.DataFrame]:
     """One row of the results, and the log-loss of every held-out query."""
     made = contexts(answers, dim, method=method, encoder=encoder, seed=settings.seed)
@@ -134,10 +145,10 @@ def run() -> tuple[pd.DataFrame, pd.DataFrame]:
         given = {answers.name: answers}
     else:
         encoder = load_encoder()
-        there = [name for name in NAMES if not datasets.lacking(name)]
+        there = [name for name in NAMES if not lacking(name)]
         if not there:
             raise InputError(f"refinement: expected some of {', '.join(NAMES)}; set CQBAYES_DATA")
-        given = {name: sample(load_answers(name, **NAMES[name]), 4_000) for name in there}
+        given = {name: sample(load_text_scores(name, **NAMES[name]), 4_000) for name in there}
     grid = [
         (name, method, dim)
         for name in given
@@ -145,7 +156,7 @@ def run() -> tuple[pd.DataFrame, pd.DataFrame]:
         for dim in (dims[:1] if method == "raw" else dims)
     ]
     rows = []
-    with bar("refinement", total=len(grid)) as advance:
+    with progress_bar("refinement", total=len(grid)) as advance:
         for name, method, dim in grid:
             rows.append(judged(name, given[name], encoder, method, dim))
             advance(1)
@@ -285,4 +296,4 @@ for column, name in zip(axes.T, names, strict=True):
 chart.legend(*axes[1, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
 chart.suptitle("Held-out queries; users and queue simulated; bars are ±2 standard errors")
 chart.tight_layout(rect=(0, 0.05, 1, 1))
-print(save(chart, out / "refinement.png"))
+print(save_figure(chart, out / "refinement.png"))

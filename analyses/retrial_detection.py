@@ -9,8 +9,9 @@
 #   (`realhumaneval_retries.parquet` in `$CQBAYES_DATA`; RealHumanEval, CC0).
 # - **Labels**, none of them the truth:
 #   - *read*: whether the second request asks again for what the first asked for, amended or not; by
-#     one reading by a language model (`cqbayes/logs/retrial_labels.json`). Whether an amended
-#     request is the same one is a matter of opinion: 14 percent of the pairs. No second reader.
+#     one reading by a language model (`cqbayes/logs/retrials/retrial_labels.json`). Whether an
+#     amended request is the same one is a matter of opinion: 14 percent of the pairs. No second
+#     reader.
 #   - *read, strictly*: without the amended ones.
 #   - *not copied*: no code of the first answer was copied. Who read the answer and went on is a
 #     retrial by this label, and who copied it, tried it and came back with its error is none.
@@ -40,23 +41,21 @@ import pyarrow as pa
 import xarray as xr
 from scipy.stats import rankdata
 
-from cqbayes.datasets import data_folder
-from cqbayes.diagnostics import reliability
-from cqbayes.errors import scripts_end_in_one_line
-from cqbayes.files import replacing, writable_folder, write_netcdf
-from cqbayes.logs.retrials import (
-    FEATURES,
-    MEANING,
-    error_rates,
-    fit_detector,
-    fit_logistic,
-    load_detector,
-    pairs,
-    save_detector,
+from cqbayes import (
+    data_folder,
+    progress_bar,
+    provenance,
+    reliability,
+    replacing,
+    save_figure,
+    scripts_end_in_one_line,
+    writable_folder,
+    write_netcdf,
 )
-from cqbayes.plots import save
-from cqbayes.progress import bar
-from cqbayes.provenance import provenance
+from cqbayes.logs.retrials.detector import fit_detector, fit_logistic
+from cqbayes.logs.retrials.detector_files import load_detector, save_detector
+from cqbayes.logs.retrials.error_rates import error_rates
+from cqbayes.logs.retrials.pairs import FEATURES, MEANING, pairs
 
 parser = argparse.ArgumentParser(description="Trains and scores the detector of retrials.")
 parser.add_argument("--smoke", action="store_true", help="a tiny run that proves nothing")
@@ -112,7 +111,7 @@ def real_pairs(path: Path) -> xr.Dataset:
     else:
         print("no extra embed here: without embeddings")
     found = pairs(turns_of(log), encoder)
-    said = json.loads((files("cqbayes.logs") / "retrial_labels.json").read_text())
+    said = json.loads((files("cqbayes.logs.retrials") / "retrial_labels.json").read_text())
     read = np.array([int(digit) for session in said["sessions"] for digit in session])
     rough = log["kind"].iloc[found.second].isin(["complaint", "rephrase", "verbatim_retry"])
     return xr.Dataset(
@@ -198,7 +197,7 @@ def run_all() -> None:
     key, ship_key = jax.random.split(jax.random.key(settings.seed))
     seen = methods(names, feature)
     chance = {}
-    with bar("cross-validation", total=len(seen) + 4) as advance:
+    with progress_bar("cross-validation", total=len(seen) + 4) as advance:
         for name, values in seen.items():
             chance[name] = held_out(key, values, label[READ], fold)
             advance(1)
@@ -419,7 +418,7 @@ axis.axhline(label[READ].mean(), color="0.5", ls=":", label=f"{BASE} {label[READ
 axis.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
 axis.set_title(f"Retrials told from the next turn: {made['data']},\nusers not seen in training")
 axis.legend(frameon=False, fontsize=8, loc="lower left")
-print(save(chart, out / "precision_recall.png"))
+print(save_figure(chart, out / "precision_recall.png"))
 
 # %% [markdown]
 # ## Calibration
@@ -452,4 +451,4 @@ for axis, (title, values, truth) in zip(
 axes[0].set_ylabel("share of retrials by the label")
 axes[0].legend(frameon=False)
 chart.suptitle(f"{made['data']}, users not seen in training")
-print(save(chart, out / "reliability.png"))
+print(save_figure(chart, out / "reliability.png"))

@@ -43,19 +43,27 @@ import pandas as pd
 import xarray as xr
 
 import cqbayes
-from cqbayes import datasets
-from cqbayes.choice import ChoiceData, Situation, departure_probability
-from cqbayes.demo import simulated_log
-from cqbayes.diagnostics import agreement, reliability
-from cqbayes.environments.scores import ScoreTable
-from cqbayes.errors import scripts_end_in_one_line
-from cqbayes.files import replacing, writable_folder, write_netcdf
-from cqbayes.plots import rank_figure, save
-from cqbayes.posterior import Posterior
+from cqbayes import (
+    ChoiceData,
+    Posterior,
+    ScoreTable,
+    Situation,
+    agreement,
+    departure_probability,
+    over_seeds,
+    progress_bar,
+    provenance,
+    reliability,
+    replacing,
+    save_figure,
+    scripts_end_in_one_line,
+    writable_folder,
+    write_netcdf,
+)
+from cqbayes.datasets.load import lacking
+from cqbayes.diagnostics.plots import rank_figure
 from cqbayes.preference import layout, utilities
-from cqbayes.progress import bar
-from cqbayes.provenance import provenance
-from cqbayes.regret import over_seeds
+from cqbayes.report.demo import simulated_log
 
 parser = argparse.ArgumentParser(description="Diagnostics of a fitted router.")
 parser.add_argument("--smoke", action="store_true", help="a tiny run that proves nothing")
@@ -76,8 +84,8 @@ DRAWS = 1_000  # at most, where every query meets every draw
 # %%
 def real_scores(name: str, dim: int) -> ScoreTable:
     """A data set with contexts; `paretobandit3` where something that it takes is absent."""
-    if lacking := datasets.lacking(name):
-        print(f"{name}: no {lacking[0]} here; paretobandit3 instead")
+    if absent := lacking(name):
+        print(f"{name}: no {absent[0]} here; paretobandit3 instead")
         name = "paretobandit3"
     return cqbayes.load_scores(name, dim, method="contrastive", progress=True)
 
@@ -86,7 +94,7 @@ def fits(key: Any, data: ChoiceData, llms: list[str]) -> dict[str, Posterior]:
     """Posteriors by two ways, saved with all of ArviZ's groups."""
     model = cqbayes.load_model("disjoint_mnl")
     found = {}
-    with bar("fits", total=2) as advance:
+    with progress_bar("fits", total=2) as advance:
         for engine in ("auto", "nuts"):
             brief = {"num_warmup": 100, "num_draws": 100} if settings.smoke else {}
             posterior, info = cqbayes.infer(
@@ -233,7 +241,7 @@ tree = stored["nuts"].tree
 
 def shown(picture: Any, name: str) -> None:
     """Saves one of ArviZ's pictures."""
-    print(save(picture.viz["figure"].item(), out / name))
+    print(save_figure(picture.viz["figure"].item(), out / name))
 
 
 traces = arviz_plots.plot_trace(
@@ -241,7 +249,7 @@ traces = arviz_plots.plot_trace(
 )
 traces.viz["figure"].item().tight_layout()
 shown(traces, "trace.png")
-print(save(rank_figure(tree, "Ranks of the chains, intercepts"), out / "ranks.png"))
+print(save_figure(rank_figure(tree, "Ranks of the chains, intercepts"), out / "ranks.png"))
 
 # %% [markdown]
 # ## LLM by LLM
@@ -361,7 +369,7 @@ axis.set_title(f"{made['data']}, held-out queries, simulated users")
 axis.legend(frameon=False)
 below.hist(chance, bins=40, color="#0072B2", alpha=0.6)
 below.set(xlabel="predicted probability that an answer is taken", ylabel="rows")
-print(save(chart, out / "reliability.png"))
+print(save_figure(chart, out / "reliability.png"))
 
 # %% [markdown]
 # The same by ArviZ, without bins: PAVA, with the band of a calibrated forecast. The band takes rows
@@ -453,7 +461,7 @@ right.set(
     ylabel="its posterior standard deviation",
 )
 right.legend(fontsize=8, frameon=False, title="chosen LLM (queries)", markerscale=2)
-print(save(chart, out / "unsure.png"))
+print(save_figure(chart, out / "unsure.png"))
 
 # %% [markdown]
 # ## Which queries would change its mind?
@@ -478,4 +486,4 @@ axis.set_yticks(range(len(pairs)), pairs.index, fontsize=8)
 axis.set(xlabel="LLM that it may be instead", ylabel="chosen LLM")
 chart.colorbar(image, label="probability at stake, summed over queries")
 axis.set_title("Between which LLMs it wavers", fontsize=10)
-print(save(chart, out / "wavers.png"))
+print(save_figure(chart, out / "wavers.png"))

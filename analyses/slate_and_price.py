@@ -52,22 +52,29 @@ import xarray as xr
 from matplotlib import ticker
 
 import cqbayes
-from cqbayes import belief, datasets
-from cqbayes.environments.load import capacity
-from cqbayes.environments.queue import retrial_queue
-from cqbayes.environments.scores import ScoreTable, from_scores
-from cqbayes.errors import scripts_end_in_one_line
-from cqbayes.files import replacing, writable_folder, write_netcdf
-from cqbayes.plots import save
-from cqbayes.policies.acqb import acqb
-from cqbayes.policies.best_single import best_single
-from cqbayes.policies.oracle import oracle
-from cqbayes.policies.random import random
-from cqbayes.preference import Sizes
-from cqbayes.progress import bar
-from cqbayes.provenance import provenance
-from cqbayes.regret import over_seeds
-from cqbayes.simulate import Trace, simulate
+from cqbayes import (
+    ScoreTable,
+    Sizes,
+    Trace,
+    acqb,
+    belief,
+    best_single,
+    capacity,
+    from_scores,
+    oracle,
+    over_seeds,
+    progress_bar,
+    provenance,
+    random,
+    replacing,
+    retrial_queue,
+    save_figure,
+    scripts_end_in_one_line,
+    simulate,
+    writable_folder,
+    write_netcdf,
+)
+from cqbayes.datasets.load import lacking
 
 parser = argparse.ArgumentParser(description="Slate size and price: cost against queue length.")
 parser.add_argument("--smoke", action="store_true", help="a tiny run that proves nothing")
@@ -90,8 +97,8 @@ DATA = ["paretobandit3"] if settings.smoke else ["paretobandit3", "paretobandit4
 # %%
 def real_scores(name: str, dim: int) -> ScoreTable | None:
     """A data set with contexts, or None where something that it takes is absent."""
-    if lacking := datasets.lacking(name):
-        print(f"{name}: no {lacking[0]} here, left out")
+    if absent := lacking(name):
+        print(f"{name}: no {absent[0]} here, left out")
         return None
     return cqbayes.load_scores(name, dim, method="contrastive", progress=True)
 
@@ -163,7 +170,7 @@ def run_all() -> xr.DataTree:
     tables = [table for name in DATA if (table := real_scores(name, dim)) is not None]
     each = len(SLATES) * (2 * len(WEIGHTS) + 2)
     parts = {}
-    with bar("slates and prices", total=each * len(tables)) as advance:
+    with progress_bar("slates and prices", total=each * len(tables)) as advance:
         for number, scores in enumerate(tables):
             key = jax.random.fold_in(jax.random.key(settings.seed), number)
             parts[scores.name] = run_data(scores, key, advance)
@@ -373,4 +380,4 @@ chart.suptitle(
     fontsize=10,
 )
 chart.tight_layout()
-print(save(chart, out / "slate_and_price.png"))
+print(save_figure(chart, out / "slate_and_price.png"))

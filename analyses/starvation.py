@@ -25,27 +25,32 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 import cqbayes
-from cqbayes import belief
-from cqbayes.choice import departure_probability
-from cqbayes.environments import Population
-from cqbayes.environments.load import capacity
-from cqbayes.environments.queue import retrial_queue
-from cqbayes.environments.scores import from_scores
-from cqbayes.environments.synthetic import synthetic
-from cqbayes.errors import scripts_end_in_one_line
-from cqbayes.files import replacing, writable_folder
-from cqbayes.plots import save
-from cqbayes.policies import Policy
-from cqbayes.policies.acqb import acqb
-from cqbayes.policies.aging import aging
-from cqbayes.policies.escalate import escalate
-from cqbayes.policies.fifo import fifo
-from cqbayes.policies.max_wait import max_wait
-from cqbayes.policies.oracle import oracle
-from cqbayes.preference import Sizes
-from cqbayes.progress import bar
-from cqbayes.regret import over_seeds, performance, regrets
-from cqbayes.simulate import simulate
+from cqbayes import (
+    Policy,
+    Population,
+    Sizes,
+    acqb,
+    aging,
+    belief,
+    capacity,
+    departure_probability,
+    escalate,
+    fifo,
+    from_scores,
+    max_wait,
+    oracle,
+    over_seeds,
+    performance,
+    progress_bar,
+    regrets,
+    replacing,
+    retrial_queue,
+    save_figure,
+    scripts_end_in_one_line,
+    simulate,
+    synthetic,
+    writable_folder,
+)
 
 parser = argparse.ArgumentParser(description="Starvation under best-first, and its remedies.")
 parser.add_argument("--smoke", action="store_true", help="a tiny run that proves nothing")
@@ -105,7 +110,9 @@ def policies(population: Population, sizes: Sizes) -> dict[str, Policy]:
 
 # %%
 rows = []
-with bar("starvation", total=sum(len(policies(*world)) for world in worlds.values())) as advance:
+with progress_bar(
+    "starvation", total=sum(len(policies(*world)) for world in worlds.values())
+) as advance:
     for name, (population, sizes) in worlds.items():
         env = retrial_queue(population, capacity(population) - slack)
         traces = {}
@@ -153,4 +160,4 @@ for axis, name in zip(axes[0], worlds, strict=True):
     axis.margins(x=0.25)
 axes[0, 0].set_ylabel("99th percentile of waits, rounds")
 chart.tight_layout()
-print(save(chart, out / "starvation.png"))
+print(save_figure(chart, out / "starvation.png"))

@@ -1,7 +1,7 @@
 """Preference models: prior x utility x outcome, and their NumPyro programs.
 
-A model says what we believe about users. Each file of the top-level folder ``models/`` holds one as
-``MODEL``; :func:`cqbayes.catalogue.load_model` finds it by name.
+A model says what we believe about users. Each file of the top-level folder ``models/`` holds one
+model as ``MODEL``; :func:`cqbayes.preference.load_model` finds it by name.
 """
 
 import inspect
@@ -17,14 +17,16 @@ from jaxtyping import Array, Float
 from numpyro import handlers
 from numpyro.distributions import Distribution, biject_to
 
-from cqbayes.choice import MNL, OPTIONAL, SILENCE, ChoiceData, Situation
+from cqbayes._tools import discovery
+from cqbayes.choice.data import OPTIONAL, SILENCE, ChoiceData, Situation
+from cqbayes.choice.mnl import MNL
 from cqbayes.errors import InputError
 
 Sites = dict[str, Array]
 
 
 class Sizes(NamedTuple):
-    """How large a model's arrays are: known before any data are seen."""
+    """Sizes of a model's arrays: known before any choice is seen."""
 
     num_llms: int
     dim: int
@@ -34,15 +36,16 @@ class Sizes(NamedTuple):
 
 
 class Linear(NamedTuple):
-    """Says that utilities are ``u_j = w_j . z(x)``: the fast likelihood is then used.
+    """Declares that a model's utilities are ``u_j = w_j . z(x)``: the fast likelihood is then used.
 
     Attributes:
         features: ``context [dim] -> z [feature]``.
         weights: ``params -> w [llm, feature]``.
-        prior_sd: where weights are independent and Gaussian with mean 0 a priori: ``Sizes ->
-            [feature]``, their standard deviations, the same for every LLM. The online Gaussian
-            needs this.
-        to_params: likewise, ``w [llm, feature] -> params``, the inverse of ``weights``.
+        prior_sd: ``Sizes -> [feature]``, prior standard deviations of the weights, the same for
+            every LLM. Only for priors under which weights are independent and Gaussian with mean 0.
+            The online Gaussian needs it.
+        to_params: ``w [llm, feature] -> params``, the inverse of ``weights``. The online Gaussian
+            needs it too.
     """
 
     features: Callable[[Array], Array]
@@ -63,16 +66,16 @@ class PreferenceModel(NamedTuple):
         prior: ``Sizes -> params``, with NumPyro sample sites inside.
         utility: ``(params, Situation) -> utilities [llm]``, log-odds against a retry.
         outcome: ``(params, utilities, offered) -> NumPyro distribution`` of the choice.
-        linear: says that utilities are linear in known features, where they are.
+        linear: set if utilities are linear in known features.
         needs: optional columns of the data that the utility uses.
         silence: whether the outcome gives silence a probability.
-        dims: names of the dimensions of sites, as ``(site, (dimension, ...))``; those that are not
-            here are named by their plates.
-        coords: values along dimensions that are the model's own, as ``(dimension, (value, ...))``.
-        canonical: for models in which several values of the sites mean the same, unconstrained
-            sites to those of them that are kept.
-        name: which file of ``models/`` made it; :func:`preference_model` fills it in.
-        settings: with which settings, likewise.
+        dims: names of the dimensions of sites, as ``(site, (dimension, ...))``. Other sites take
+            the names of their plates.
+        coords: values along dimensions that only this model has, as ``(dimension, (value, ...))``.
+        canonical: for models in which several values of the sites mean the same: a function from
+            unconstrained sites to the one of these values that is kept.
+        name: name of the model's file in ``models/``; :func:`preference_model` fills it in.
+        settings: settings of the model; :func:`preference_model` fills them in.
     """
 
     prior: Callable[[Sizes], Any]
@@ -98,10 +101,10 @@ _Settings = ParamSpec("_Settings")
 def preference_model(
     factory: Callable[_Settings, PreferenceModel],
 ) -> Callable[_Settings, PreferenceModel]:
-    """Makes a factory of models give the same model for the same settings, and name it.
+    """A factory of models that returns the same named model for the same settings.
 
-    The same settings then give the same functions, hence one compilation; and a stored posterior
-    can say what it is a posterior of. Settings are numbers, strings, tuples of them, or models.
+    The same settings then give the same functions, and JAX compiles them once. A stored posterior
+    can name its model and settings. Settings are numbers, strings, tuples of these, or models.
     """
     signature = inspect.signature(factory, eval_str=True)
     name = factory.__name__
@@ -130,7 +133,7 @@ def preference_model(
 
 
 def _setting(model: str, name: str, value: Any, kind: Any) -> Any:
-    """A model's setting, checked by its annotation: numbers of models are scales and counts."""
+    """A model's setting, checked by its annotation; numbers must be positive."""
     if isinstance(value, list):
         value = tuple(value)
     elif hasattr(value, "item") and getattr(value, "ndim", None) == 0:
@@ -143,7 +146,7 @@ def _setting(model: str, name: str, value: Any, kind: Any) -> Any:
         float: ("a positive number", scale),
         int: ("a positive integer", lambda x: scale(x) and isinstance(x, int)),
         bool: ("True or False", lambda x: isinstance(x, bool)),
-        PreferenceModel: ("a model, as of cqbayes.load_model", _is_model),
+        PreferenceModel: ("a model, as cqbayes.load_model gives it", _is_model),
         tuple[float, float]: (
             "two positive numbers",
             lambda x: isinstance(x, tuple) and len(x) == 2 and all(map(scale, x)),
@@ -159,7 +162,7 @@ def _is_model(value: Any) -> bool:
 
 
 def sizes_of(data: ChoiceData) -> Sizes:
-    """The sizes that a model needs for these data."""
+    """Sizes of a model's arrays for these data."""
     return Sizes(
         num_llms=data.num_llms,
         dim=data.dim,
@@ -170,10 +173,11 @@ def sizes_of(data: ChoiceData) -> Sizes:
 
 
 def check_data(model: PreferenceModel, data: ChoiceData) -> None:
-    """Refuses data that the model cannot use, and data from which nothing can be learnt.
+    """Raises InputError for data that the model cannot use, or that have no row to learn from.
 
     Raises:
-        InputError: says which column is missing, or which rows say what the model rules out.
+        InputError: for a missing column, no row of positive weight, or silence that the model
+            cannot explain.
     """
     who = model.name or "model"
     missing = [name for name in model.needs if getattr(data, name) is None]
@@ -195,7 +199,7 @@ def check_data(model: PreferenceModel, data: ChoiceData) -> None:
 
 
 def utilities(model: PreferenceModel, params: Any, situation: Situation) -> Array:
-    """Utilities ``[..., llm]`` of situations with any leading dimensions."""
+    """Utilities ``[..., llm]`` in situations with any leading dimensions."""
     batch = situation.context.shape[:-1]
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[len(batch) :]), situation)
     found = jax.vmap(model.utility, in_axes=(None, 0))(params, flat)
@@ -216,7 +220,7 @@ def program(model: PreferenceModel) -> Callable[..., Array]:
 
     Example:
         >>> from numpyro.infer import MCMC, NUTS
-        >>> from cqbayes.catalogue import load_model
+        >>> from cqbayes.preference import load_model
         >>> mcmc = MCMC(NUTS(program(load_model("disjoint_mnl"))), num_warmup=1, num_samples=1)
     """
 
@@ -225,7 +229,7 @@ def program(model: PreferenceModel) -> Callable[..., Array]:
         live = data.weight > 0
         rows = data.cleared()
         observed = None if predict else rows.choice
-        # NumPyro refuses a scale of zero: such rows are masked, and their scale is set to one.
+        # NumPyro refuses a scale of zero: rows of weight zero are masked, and get a scale of one.
         with (
             numpyro.plate("obs", data.num_obs),
             handlers.scale(scale=jnp.where(live, rows.weight, 1)),
@@ -246,9 +250,9 @@ class Layout(NamedTuple):
         unravel: vector to unconstrained sites.
         constrain: vector to sample sites.
         unconstrain: sample sites to vector; other names are ignored.
-        canonical: of vectors that mean the same, the one that is kept.
-        reported: vector to sample sites and deterministic ones of the canonical vector: what
-            people look at.
+        canonical: vector to the canonical one of all vectors that mean the same.
+        reported: vector to the sample sites and deterministic sites of its canonical vector, for
+            people to look at.
         to_params: sample sites to ``params``.
         dims: names of the dimensions of all reported sites.
     """
@@ -267,7 +271,7 @@ class Layout(NamedTuple):
 
 
 def layout(model: PreferenceModel, sizes: Sizes) -> Layout:
-    """Finds a model's sample sites, their supports and dimensions by running its prior once."""
+    """The layout of a model's sample sites, found by running the model's prior once."""
     return _layout(model, sizes, jnp.result_type(float))
 
 
@@ -280,8 +284,8 @@ def _prior_trace(model: PreferenceModel, sizes: Sizes) -> dict[str, Any]:
 def _layout(model: PreferenceModel, sizes: Sizes, precision: jnp.dtype) -> Layout:
     try:
         trace = _prior_trace(model, sizes)
-    except AssertionError as error:  # NumPyro's word for a site that occurs twice, and the like
-        raise InputError(f"{model!r}: no such model at {sizes}: {error}") from None
+    except AssertionError as error:  # NumPyro raises it, for example for a site that occurs twice
+        raise InputError(f"{model!r}: the model cannot be built at {sizes}: {error}") from None
     sites = {
         name: site
         for name, site in trace.items()
@@ -324,7 +328,7 @@ def _layout(model: PreferenceModel, sizes: Sizes, precision: jnp.dtype) -> Layou
         if len(found) != len(shape):
             raise InputError(
                 f"{model.name or 'model'}: expected names for {len(shape)} dimensions of site "
-                f"{name}, got {found}; give the model dims"
+                f"{name}, got {found}; name them in the model's dims"
             )
     return Layout(flat.size, unravel, constrain, unconstrain, canonical, reported, to_params, dims)
 
@@ -333,3 +337,30 @@ def _plates(site: dict[str, Any]) -> tuple[str, ...]:
     plates = sorted(site.get("cond_indep_stack", []), key=lambda frame: frame.dim)
     rank = jnp.ndim(site["value"]) - len(plates)
     return (*(frame.name for frame in plates), *(f"{site['name']}_dim_{i}" for i in range(rank)))
+
+
+def model_names() -> list[str]:
+    """Names of the files of ``models/``."""
+    return discovery.entry_names("models", "MODEL")
+
+
+def _model_module(name: str) -> Any:
+    return discovery.find_entry("models", "model", name, "MODEL")
+
+
+def load_model(name: str) -> PreferenceModel:
+    """The ``MODEL`` of ``models/<name>.py``.
+
+    Raises:
+        InputError: if there is no such model; the message lists the known models.
+    """
+    return _model_module(name).MODEL
+
+
+def model_factory(name: str) -> Callable[..., PreferenceModel]:
+    """The function of ``models/<name>.py`` that makes the model with given settings.
+
+    Raises:
+        InputError: if there is no such model; the message lists the known models.
+    """
+    return getattr(_model_module(name), name)

@@ -1,1 +1,1 @@
-"""What we believe about users: one NumPyro preference program per file, each with its MODEL."""
+"""Preference models: one NumPyro model of users per file, each with its ``MODEL``."""

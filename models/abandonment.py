@@ -1,18 +1,18 @@
-"""Abandonment: users who leave without a word, on top of any model.
+"""Abandonment: users who leave without a word, added to any model.
 
 ::
 
     q ~ Beta(leave)                                   leave []: a dissatisfied user leaves
-    r = acknowledged, or ~ Beta(acknowledged)         acknowledged []: an acceptance is seen
-    P(seen j)  = r P(j)                               P: the base
+    r = acknowledged, or ~ Beta(acknowledged)         acknowledged []: the log shows an acceptance
+    P(seen j)  = r P(j)                               P: the base model
     P(retry)   = (1 - q) P(retry)
     P(silence) = q P(retry) + (1 - r) sum_j P(j) + P(silence)
 
-Silence is coded -1. Where every acceptance is seen, as by a thumb or a next question on another
-subject, ``r = 1`` and silence means that a user gave up. In a chat log satisfaction does not show
-at all: ``r = 0``, and silence is both, the content and the lost. The data then tell ``q`` only by
-how often hopeless answers are not retried, and its prior decides much. Nobody leaves over an answer
-that was not given: where nothing was offered a retry is all that can be.
+Silence is coded -1. If the log shows every acceptance, for example by a thumb or by a next question
+on another subject, then ``r = 1``, and silence means that a user gave up. A chat log does not show
+satisfaction at all: then ``r = 0``, and both satisfied users and lost users are silent. In this
+case the data inform about ``q`` only by how often users do not retry bad answers, and the prior of
+``q`` matters much. If no LLM was offered, the only possible outcome is a retry.
 
 Source: ours; a partially observed choice, a mixture as in Dempster, Laird and Rubin (1977).
 """
@@ -24,9 +24,9 @@ import numpyro
 from jaxtyping import Array, Float
 from numpyro.distributions import Beta
 
-from cqbayes.choice import Situation
+from cqbayes.choice.channels import LogShares, Outcomes, log_shares, log_sum, log_total
+from cqbayes.choice.data import Situation
 from cqbayes.errors import InputError
-from cqbayes.outcomes import LogShares, Outcomes, log_shares, log_sum, log_total
 from cqbayes.preference import PreferenceModel, Sizes, preference_model
 
 from .disjoint_mnl import MODEL as DISJOINT
@@ -38,15 +38,16 @@ def abandonment(
     leave: tuple[float, float] = (2.0, 4.0),
     acknowledged: float | tuple[float, float] = 1.0,
 ) -> PreferenceModel:
-    """Users who leave.
+    """A model with users who leave in silence.
 
     Args:
         base: the model of what users do.
         leave: Beta prior of the probability that a dissatisfied user leaves and does not retry.
-        acknowledged: probability that an acceptance is seen, or its Beta prior.
+        acknowledged: probability that the log shows an acceptance, or the Beta prior of this
+            probability.
 
     Raises:
-        InputError: if ``acknowledged`` is a number that is no probability.
+        InputError: if ``acknowledged`` is a number outside [0, 1].
 
     Example:
         >>> base = {"intercept": jnp.zeros(1), "theta": jnp.zeros((1, 2))}

@@ -1,4 +1,4 @@
-"""Fatigue: utilities that shift with the attempt number, on top of any model.
+"""Fatigue: utilities that shift with the attempt number, added to any model.
 
 ::
 
@@ -7,12 +7,13 @@
     u_j       = u_j of the base + f_min(a, levels)    at attempt a, 1 for the first service
     y | x, S  as in the base
 
-A random walk: attempts that lie close together are alike, and no shape is assumed. What it finds is
-fatigue (or giving in) together with selection, since the queries that are served again are the hard
-ones: predictions need no telling apart, but the effect of one more attempt is not all of it.
+The prior is a random walk: shifts of neighbouring attempts are similar, and no shape is assumed.
+The shift mixes two effects: fatigue (or giving in), and selection, since the queries that are
+served again are the hard ones. Predictions need only the sum of both, but the shift is not the
+causal effect of one more attempt.
 
-The posterior is log-concave where the base's is. Source: ours; the prior is the random walk of a
-dynamic linear model, West and Harrison (1997).
+The posterior is log-concave if that of the base model is. Source: ours; the prior is the random
+walk of a dynamic linear model, West and Harrison (1997).
 """
 
 from typing import Any
@@ -22,7 +23,7 @@ import numpyro
 from jaxtyping import Array, Float
 from numpyro.distributions import Distribution, Normal
 
-from cqbayes.choice import Situation
+from cqbayes.choice.data import Situation
 from cqbayes.errors import InputError
 from cqbayes.preference import PreferenceModel, Sizes, mnl, preference_model
 
@@ -33,12 +34,12 @@ from .disjoint_mnl import MODEL as DISJOINT
 def attempt_mnl(
     base: PreferenceModel = DISJOINT, step_sd: float = 0.5, levels: int = 5
 ) -> PreferenceModel:
-    """Effects of the attempt number; data need ``attempt``.
+    """A model with effects of the attempt number; data need ``attempt``.
 
     Args:
         base: the model of a first attempt.
         step_sd: prior standard deviation of the shift from one attempt to the next, in log-odds.
-        levels: attempts from this one on count as one; at least 2.
+        levels: all attempts from this number on share one shift; at least 2.
 
     Example:
         >>> base = {"intercept": jnp.zeros(3), "theta": jnp.ones((3, 2))}
@@ -68,7 +69,7 @@ def attempt_mnl(
     return base._replace(
         prior=prior,
         utility=utility,
-        # The plain outcome stays itself: what asks whether a log is clean looks for it.
+        # The plain outcome is kept as the same function: other code tests ``outcome is mnl``.
         outcome=mnl if base.outcome is mnl else outcome,
         linear=None,
         needs=(*base.needs, "attempt"),

@@ -18,7 +18,7 @@ import numpyro
 from jaxtyping import Array, Float
 from numpyro.distributions import Normal
 
-from cqbayes.choice import Situation
+from cqbayes.choice.data import Situation
 from cqbayes.preference import Linear, PreferenceModel, Sizes, preference_model
 
 
@@ -31,7 +31,7 @@ def disjoint_mnl(
     Args:
         prior_sd: prior standard deviation of each slope, in log-odds per unit of context.
         intercept_sd: prior standard deviation of each intercept, in log-odds.
-        intercept: whether there are intercepts.
+        intercept: whether the model has intercepts.
 
     Example:
         >>> params = {"theta": jnp.ones((3, 2)), "intercept": jnp.ones(3)}
@@ -79,7 +79,7 @@ def disjoint_mnl(
 def with_prior(
     prior: Callable[[Sizes], dict[str, Any]], dims: tuple[tuple[str, tuple[str, ...]], ...]
 ) -> PreferenceModel:
-    """The disjoint MNL's utilities under another prior of ``intercept`` and ``theta``."""
+    """A model with the disjoint MNL's utilities and the given prior of its parameters."""
     disjoint = disjoint_mnl()
     assert disjoint.linear is not None
     linear = Linear(disjoint.linear.features, disjoint.linear.weights)

@@ -9,10 +9,10 @@
     u_jt       = b_jt + x . theta_jt                       theta_step [time, llm, feature]
     y | x, S   ~ MNL(u_t, S)
 
-Providers change their models without a word. Old choices then count, but less than new ones, and
-by how much is learnt. ``intercept [time, llm]`` and ``theta [time, llm, feature]`` are reported;
-``*_step`` are the standardised steps, those of block 0 from 0. A later block than those of the data
-has the last one's parameters, the best guess of the present.
+Providers change their LLMs without notice. In this model old choices count less than new ones, and
+the data decide how much less. ``intercept [time, llm]`` and ``theta [time, llm, feature]`` are
+reported; ``*_step`` are the standardised steps, and the first step, to block 0, starts from 0. A
+block of time after the data gets the parameters of the last block, the best guess of the present.
 
 Source: a dynamic generalised linear model, West, Harrison and Migon (1985), with a random walk;
 sampled non-centred.
@@ -25,7 +25,7 @@ import numpyro
 from jaxtyping import Array, Float
 from numpyro.distributions import HalfNormal, Normal
 
-from cqbayes.choice import Situation
+from cqbayes.choice.data import Situation
 from cqbayes.preference import PreferenceModel, Sizes, preference_model
 
 
@@ -38,7 +38,7 @@ def drift_mnl(
     Args:
         prior_sd: prior standard deviation of each slope in the first block, in log-odds per unit
             of context.
-        intercept_sd: that of each intercept, in log-odds.
+        intercept_sd: prior standard deviation of each intercept in the first block, in log-odds.
         drift_sd: scale of the half-normal prior of the change from one block to the next.
 
     Example:

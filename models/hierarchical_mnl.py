@@ -1,4 +1,4 @@
-"""Hierarchical multinomial logit: LLMs are drawn from a population, which the data inform.
+"""Hierarchical multinomial logit: LLMs come from a population with parameters to be inferred.
 
 ::
 
@@ -9,13 +9,13 @@
     u_j       = b_j + x . theta_j
     y | x, S  ~ MNL(u, S)
 
-An LLM with few data is drawn towards the others, and a new one starts with what they have in
-common. The prior is sampled non-centred, as ``theta_decentered = (theta - mu) / tau``, or centred:
-non-centred suits few data per LLM, centred many.
+The estimate of an LLM with few data shrinks towards the other LLMs, and a new LLM starts with the
+population. The prior is sampled non-centred, as ``theta_decentered = (theta - mu) / tau``, or
+centred. The non-centred form suits few data per LLM, the centred form many.
 
 Source: for the population of coefficients, Allenby and Rossi (1999), Marketing models of consumer
-heterogeneity, where it is one of users; for the two forms, Betancourt and Girolami (2015). That
-LLMs are the population, and the priors, are ours.
+heterogeneity, with a population of users; for the two forms, Betancourt and Girolami (2015). A
+population of LLMs, and the priors, are ours.
 """
 
 from typing import Any
@@ -42,10 +42,10 @@ def hierarchical_mnl(
     Args:
         prior_sd: prior standard deviation of the mean of each slope over LLMs, in log-odds per
             unit of context.
-        intercept_sd: that of the mean intercept, in log-odds.
+        intercept_sd: prior standard deviation of the mean intercept, in log-odds.
         spread_sd: scale of the half-normal prior of how much LLMs differ.
-        centred: whether to sample the LLMs' own parameters themselves, or their standardised
-            deviations from the population.
+        centred: whether to sample the LLMs' parameters themselves (True) or their standardised
+            deviations from the population (False).
 
     Example:
         >>> import jax

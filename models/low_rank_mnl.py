@@ -11,17 +11,18 @@
 
 with ``s = prior_sd / sqrt(rank)``: ``prior_sd`` is the spread of a slope, whatever the rank.
 
-``theta`` and the prior stay the same when ``W`` and all ``z_j`` are turned or mirrored together.
-Every draw of NUTS is therefore turned, after sampling, to where the first ``rank`` rows of ``W``
-are as close to the identity as they come, which makes them symmetric and positive definite: factor
-``k`` is then what feature ``k`` says, and R-hat of ``W`` and ``z`` means something.
+``theta`` and the prior stay the same if ``W`` and all ``z_j`` are rotated or reflected together.
+Every draw of NUTS is therefore rotated after sampling, so that the first ``rank`` rows of ``W`` are
+as close to the identity as possible; they are then symmetric and positive definite. Factor ``k``
+then follows feature ``k``, and R-hat of ``W`` and ``z`` is meaningful.
 
-The usual lower triangle with a positive diagonal (Geweke and Zhou 1996) does this by constraints,
-but a chain that starts with the wrong signs is then stuck where the diagonal is zero (Erosheva and
-Curtis 2017), as one or two of four were in our trials. So sampling is free and the rotation is
-fixed after it, as in Assmann, Boysen-Hogrefe and Pape (2016), An ex-post approach towards the
-rotation problem; here by the orthogonal Procrustes problem (Schönemann 1966). Laplace finds no peak
-here, which a rotation would not leave: use NUTS.
+A common alternative constrains ``W`` to a lower triangle with a positive diagonal (Geweke and Zhou
+1996). But a chain that starts with the wrong signs then gets stuck at a diagonal of zero (Erosheva
+and Curtis 2017); this happened to one or two of four chains in our trials. Here sampling is
+unconstrained and the rotation is fixed afterwards, as in Assmann, Boysen-Hogrefe and Pape (2016),
+An ex-post approach towards the rotation problem, by the orthogonal Procrustes problem (Schönemann
+1966). The posterior has no isolated peak, since rotations leave it unchanged, so Laplace fails: use
+NUTS.
 """
 
 from typing import Any
@@ -44,12 +45,13 @@ def low_rank_mnl(
     """The low-rank MNL.
 
     Args:
-        rank: in how many directions LLMs differ; at most the number of context dimensions.
+        rank: number of directions in which LLMs differ; at most the dimensions of the context.
         prior_sd: prior standard deviation of each slope, in log-odds per unit of context.
         intercept_sd: prior standard deviation of each intercept, in log-odds.
 
     Raises:
-        InputError: when sizes are known, if the rank is not between 1 and the context's dimensions.
+        InputError: if the rank is not between 1 and the context's dimensions; raised as soon as
+            these are known.
 
     Example:
         >>> from cqbayes.preference import layout

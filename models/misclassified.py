@@ -1,27 +1,28 @@
-"""Misclassified retrials: what a log calls a retry was inferred, with errors, on top of any model.
+"""Misclassified retrials: a log whose retries were inferred, with errors; added to any model.
 
 ::
 
     d ~ Beta(specificity)                         specificity []: an acceptance is seen as one
     r ~ Beta(recognised)                          recognised  []: a retry is recognised
     c = r + (1 - r) (1 - d)                       sensitivity []: a retry is seen as one
-    P(seen retry) = c P(retry) + (1 - d) sum_j P(j)      P: the base
+    P(seen retry) = c P(retry) + (1 - d) sum_j P(j)      P: the base model
     P(seen j)     = d P(j) + (1 - c) P(retry) / |S|      j in S
     P(silence)    = P(silence)
 
-A retry that is not recognised is treated as an acceptance is: ``1 - d`` of both are taken for
-retries by mistake. One that is missed is logged as the acceptance of an offered answer, of any of
-them alike: exact where one LLM is shown, an assumption where there are more. Nothing can be
-mistaken where nothing was offered: a retry is then seen for sure.
+A retry that is not recognised is treated like an acceptance: a share ``1 - d`` of both is taken for
+retries by mistake. A retry that is missed is logged as the acceptance of an offered answer, of each
+offered answer with the same probability. This is exact if one LLM is shown, and an assumption if
+more are shown. If no LLM was offered, a retry is seen for sure.
 
-With one LLM shown, ``(c, d, u)`` and ``(1 - d, 1 - c, -u)`` give the same probabilities: data
-cannot tell a good classifier from a perverse one, and with independent priors of ``c`` and ``d``,
-however informative, chains got stuck at either. Here ``c + d = 1 + r d > 1``: retries are seen as
-such more often than acceptances are. Data alone still say little of ``r`` and ``d``: priors from
-labelled conversations, which :func:`priors_from_labels` makes, are better than the defaults.
+With one LLM shown, ``(c, d, u)`` and ``(1 - d, 1 - c, -u)`` give the same probabilities. Data
+cannot tell a good classifier from one that swaps the labels. With independent priors of ``c`` and
+``d``, even informative ones, some chains got stuck at the wrong one. Here ``c + d = 1 + r d > 1``:
+a retry is seen as a retry more often than an acceptance is. Data alone still say little about ``r``
+and ``d``. Priors from labelled conversations, made by :func:`priors_from_labels`, are better than
+the defaults.
 
 Source: Hausman, Abrevaya and Scott-Morton (1998), Misclassification of the dependent variable in a
-discrete-response setting, for one LLM, with ``c + d > 1``; more of them, and the priors, are ours.
+discrete-response setting, for one LLM, with ``c + d > 1``. Several LLMs, and the priors, are ours.
 """
 
 from typing import Any
@@ -31,9 +32,9 @@ import numpyro
 from jaxtyping import Array, Float
 from numpyro.distributions import Beta
 
-from cqbayes.choice import Situation
+from cqbayes.choice.channels import LogShares, Outcomes, log_shares, log_sum, log_total
+from cqbayes.choice.data import Situation
 from cqbayes.errors import InputError
-from cqbayes.outcomes import LogShares, Outcomes, log_shares, log_sum, log_total
 from cqbayes.preference import PreferenceModel, Sizes, preference_model
 
 from .disjoint_mnl import MODEL as DISJOINT
@@ -45,12 +46,12 @@ def misclassified(
     recognised: tuple[float, float] = (8.0, 2.0),
     specificity: tuple[float, float] = (18.0, 2.0),
 ) -> PreferenceModel:
-    """Retrials that were inferred.
+    """A model for logs whose retries were inferred, with errors.
 
     Args:
         base: the model of what users do.
-        recognised: Beta prior of the probability that a retry is recognised. Sensitivity lies
-            so far on the way from 1 - specificity, blind guessing, to 1.
+        recognised: Beta prior of the probability ``r`` that a retry is recognised. With ``r = 0``
+            sensitivity is 1 - specificity, as for blind guesses; with ``r = 1`` it is 1.
         specificity: Beta prior of the probability that an acceptance is seen as one.
 
     Example:
@@ -90,20 +91,21 @@ def misclassified(
 def priors_from_labels(
     found: int, retries: int, kept: int, acceptances: int
 ) -> dict[str, tuple[float, float]]:
-    """Settings of :func:`misclassified` from conversations whose outcome is known.
+    """Settings of :func:`misclassified` from conversations with known outcomes.
 
     With uniform priors of sensitivity and specificity, ``c ~ Beta(found + 1, retries - found + 1)``
-    and ``d ~ Beta(kept + 1, acceptances - kept + 1)``; ``r = 1 - (1 - c) / d`` gets the Beta with
-    its mean and variance, which have a closed form.
+    and ``d ~ Beta(kept + 1, acceptances - kept + 1)``. The mean and variance of
+    ``r = 1 - (1 - c) / d`` then have a closed form, and ``recognised`` is the Beta
+    distribution with this mean and variance.
 
     Args:
-        found: labelled retries that the detector calls so.
-        retries: labelled retries.
-        kept: labelled acceptances that it calls so.
-        acceptances: labelled acceptances.
+        found: number of labelled retries that the detector calls retries.
+        retries: number of labelled retries.
+        kept: number of labelled acceptances that the detector calls acceptances.
+        acceptances: number of labelled acceptances.
 
     Raises:
-        InputError: for counts that cannot be, too few labels, or a detector that is no better than
+        InputError: for impossible counts, too few labels, or a detector that is no better than
             guessing.
 
     Example:
@@ -126,8 +128,9 @@ def priors_from_labels(
     strength = mean * (1 - mean) / (square - mean**2) - 1 if square > mean**2 else 0
     if k <= 2 or not (mean < 1 and strength > 0):
         raise InputError(
-            "misclassified: expected labels enough to tell that retries are called so more often "
-            f"than acceptances, got {found} of {retries} and {acceptances - kept} of {acceptances}"
+            "misclassified: expected enough labels to show that the detector calls retries so more "
+            f"often than acceptances, got {found} of {retries} and {acceptances - kept} of "
+            f"{acceptances}; label more conversations, or improve the detector"
         )
     return {"recognised": ((1 - mean) * strength, mean * strength), "specificity": (k, n - k)}
 

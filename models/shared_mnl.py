@@ -1,4 +1,4 @@
-"""Shared multinomial logit: one parameter vector for all LLMs, which differ by their attributes.
+"""Shared multinomial logit: all LLMs share one parameter vector and differ by their attributes.
 
 ::
 
@@ -9,12 +9,12 @@
     u_j         = alpha + x . beta + a_j . gamma + a_j^T Gamma x
     y | x, S    ~ MNL(u, S)
 
-so that ``u_j = phi(x, a_j) . theta`` with ``phi = (1, x, a_j, a_j x^T)``. Attributes ``a_j``, such
-as price, latency or context window, belong on a scale near 1. An LLM that was never offered is
-known by its attributes. The posterior is log-concave.
+That is, ``u_j = phi(x, a_j) . theta`` with ``phi = (1, x, a_j, a_j x^T)``. Scale attributes
+``a_j``, such as price, latency or context window, to numbers near 1. The model predicts an LLM that
+was never offered from its attributes. The posterior is log-concave.
 
 Source: Bae, Son and Lee, arXiv 2602.02061, for one parameter vector and a feature map of query and
-LLM; the conditional logit is McFadden (1974). This feature map and the priors are ours.
+LLM; McFadden (1974) for the conditional logit. This feature map and the priors are ours.
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ import numpyro
 from jaxtyping import Array, Float
 from numpyro.distributions import Normal
 
-from cqbayes.choice import Situation
+from cqbayes.choice.data import Situation
 from cqbayes.preference import PreferenceModel, Sizes, preference_model
 
 
@@ -38,9 +38,10 @@ def shared_mnl(
 
     Args:
         prior_sd: prior standard deviation of each slope of the context, in log-odds per unit.
-        intercept_sd: that of the intercept, in log-odds.
-        attribute_sd: that of each slope of an attribute.
-        interaction_sd: that of each product of an attribute and a dimension of the context.
+        intercept_sd: prior standard deviation of the intercept, in log-odds.
+        attribute_sd: prior standard deviation of each slope of an attribute.
+        interaction_sd: prior standard deviation of each slope of a product of an attribute and a
+            dimension of the context.
 
     Example:
         >>> import jax.numpy as jnp

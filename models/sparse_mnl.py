@@ -1,4 +1,4 @@
-"""Sparse multinomial logit: a regularised horseshoe, for wide embeddings of which little matters.
+"""Sparse multinomial logit: a regularised horseshoe, for embeddings with few relevant dimensions.
 
 ::
 
@@ -11,9 +11,9 @@
     u_j        = b_j + x . theta_j
     y | x, S   ~ MNL(u, S)
 
-Most slopes are shrunk to almost nothing; the few that are not have about the prior
-``StudentT(df, 0, slab_sd)``. Sampled non-centred. Use NUTS with ``target_accept=0.95`` or more: the
-posterior is not close to Gaussian.
+Most slopes are shrunk to almost 0. The few others have nearly the prior
+``StudentT(df, 0, slab_sd)``. Sampling is non-centred. Use NUTS with ``target_accept=0.95`` or more:
+the posterior is not close to Gaussian.
 
 Source: Piironen and Vehtari (2017), Sparsity information and regularization in the horseshoe and
 other shrinkage priors, arXiv 1707.01694.
@@ -41,10 +41,10 @@ def sparse_mnl(
 
     Args:
         global_scale: scale of ``tau``. With ``p`` of ``P`` slopes expected to matter and ``n``
-            rows, Piironen and Vehtari advise ``p / (P - p) * 2 / sqrt(n)`` for logits; contexts
-            whose coordinates are small, as those of unit vectors are, need more by their inverse.
-        slab_sd: how large a slope that matters is, in log-odds per unit of context.
-        slab_df: degrees of freedom of such slopes.
+            rows, Piironen and Vehtari advise ``p / (P - p) * 2 / sqrt(n)`` for logits. Divide this
+            by the typical size of a context's coordinates if they are small, as in unit vectors.
+        slab_sd: typical size of a slope that matters, in log-odds per unit of context.
+        slab_df: degrees of freedom of the prior of slopes that matter.
         intercept_sd: prior standard deviation of each intercept, in log-odds.
 
     Example:

@@ -1,4 +1,4 @@
-"""Users who differ: a random effect per user on top of any model.
+"""Users who differ: a random effect per user, added to any model.
 
 ::
 
@@ -8,10 +8,10 @@
     u_ij      = u_j of the base + v_i                 for user i and every LLM j
     y | x, S  as in the base
 
-One user is content with any answer and another retries them all, so that a user's own retries are
-correlated. A model without the effect counts them as independent, is too sure of itself, and is
-biased towards no effect of the context. A user who is not among those of the data has effect 0,
-the population's median.
+One user is content with any answer and another user retries them all, so the retries of one user
+are correlated. A model without user effects treats them as independent: its intervals are too
+narrow, and its effects of the context are biased towards 0. A user who is not in the data has
+effect 0, the median of the population.
 
 Source: random-effects (mixed) logit, McFadden and Train (2000); sampled non-centred.
 """
@@ -22,7 +22,7 @@ import numpyro
 from jaxtyping import Array, Float
 from numpyro.distributions import Distribution, HalfNormal, Normal
 
-from cqbayes.choice import Situation
+from cqbayes.choice.data import Situation
 from cqbayes.preference import PreferenceModel, Sizes, mnl, preference_model
 
 from .disjoint_mnl import MODEL as DISJOINT
@@ -30,7 +30,7 @@ from .disjoint_mnl import MODEL as DISJOINT
 
 @preference_model
 def user_mnl(base: PreferenceModel = DISJOINT, spread_sd: float = 1.0) -> PreferenceModel:
-    """Random effects of users; data need ``user``.
+    """A model with random effects of users; data need ``user``.
 
     Args:
         base: the model of what all users have in common.
@@ -61,7 +61,7 @@ def user_mnl(base: PreferenceModel = DISJOINT, spread_sd: float = 1.0) -> Prefer
     return base._replace(
         prior=prior,
         utility=utility,
-        # The plain outcome stays itself: what asks whether a log is clean looks for it.
+        # The plain outcome is kept as the same function: other code tests ``outcome is mnl``.
         outcome=mnl if base.outcome is mnl else outcome,
         linear=None,
         needs=(*base.needs, "user"),

@@ -11,18 +11,18 @@ from typing import Any
 import jax
 import numpy as np
 
-from cqbayes import belief
-from cqbayes.catalogue import load_engine, load_model
-from cqbayes.checkpoint import Checkpoint
 from cqbayes.environments.queue import retrial_queue
 from cqbayes.environments.synthetic import synthetic
-from cqbayes.policies import Policy
+from cqbayes.inference.infer import load_engine
+from cqbayes.policies import belief
 from cqbayes.policies.acqb import acqb
-from cqbayes.policies.explore import explore, inverse_root
+from cqbayes.policies.policy import Policy
 from cqbayes.policies.random import random
-from cqbayes.policies.refit import every, refit
-from cqbayes.preference import Sizes
-from cqbayes.simulate import Trace, simulate
+from cqbayes.policies.wrappers.explore import explore, inverse_root
+from cqbayes.policies.wrappers.refit import every, refit
+from cqbayes.preference import Sizes, load_model
+from cqbayes.simulation.checkpoint import Checkpoint
+from cqbayes.simulation.loop import Trace, simulate
 
 ROUNDS = 240
 

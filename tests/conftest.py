@@ -1,13 +1,21 @@
 """Shapes and types are checked at run time in tests, and only there."""
 
+import hashlib
 import os
 import signal
 
 from jaxtyping import install_import_hook
 
-# Before JAX is imported. Most of the time of tests is compilation, which is a third faster without
-# optimisation, and what is compiled is hardly slower; processes that tests start inherit it.
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
+# Before JAX is imported. Most of the time of tests is compilation: without optimisation, and
+# without the emitters that fuse loops, it takes half as long, and what is compiled is hardly
+# slower. Processes that tests start inherit these flags.
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_backend_optimization_level=0",
+        "--xla_cpu_use_fusion_emitters=false",
+    ]
+)
 
 # A shell's background jobs ignore Ctrl-C, and hand that down to processes that tests interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -23,7 +31,8 @@ import jax
 import numpy as np
 import pytest
 
-from cqbayes.choice import ChoiceData, choice_data
+from cqbayes._tools.jit_cache import forget_when_many
+from cqbayes.choice.data import ChoiceData, choice_data
 from cqbayes.preference import PreferenceModel
 
 ROOT = Path(__file__).parent.parent
@@ -33,7 +42,41 @@ ROOT = Path(__file__).parent.parent
 def _forget_compiled_code():
     """A process that has compiled thousands of programs runs out of memory maps."""
     yield
-    jax.clear_caches()
+    forget_when_many()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--part", metavar="K/N", help="of the selected tests, those of the K-th of N parts"
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Marks what make whole runs as long; with --part, keeps one part, by tests' names alone."""
+    lines = (Path(__file__).parent / "whole.txt").read_text().splitlines()
+    listed = {line for line in lines if line and not line.startswith("#")}
+    for item in items:
+        if {item.nodeid, item.nodeid.split("[")[0]} & listed:
+            item.add_marker("long")
+    if not config.getoption("file_or_dir"):  # all were collected
+        names = {name for item in items for name in (item.nodeid, item.nodeid.split("[")[0])}
+        if absent := sorted(listed - names):
+            raise pytest.UsageError(f"tests/whole.txt: no test is called {absent[0]}")
+    wanted = config.getoption("--part")
+    if wanted is None:
+        return
+    part, parts = map(int, wanted.split("/"))
+    if not 1 <= part <= parts:
+        raise pytest.UsageError(f"--part: expected K/N with 1 <= K <= N, got {wanted}")
+    kept, left = [], []
+    for item in items:
+        # Cases of one file that share a fixture stay together: it is made once.
+        file, _, case = item.nodeid.partition("[")
+        digest = hashlib.sha256(f"{file.split('::')[0]}[{case}".encode()).digest()
+        (kept if digest[0] % parts == part - 1 else left).append(item)
+    config.hook.pytest_deselected(items=left)
+    items[:] = kept
 
 
 @pytest.fixture(scope="session")

@@ -4,8 +4,8 @@ import json
 import os
 import signal
 
-from cqbayes.sweep import Cell
 from cqbayes.sweep.cell import Attempt
+from cqbayes.sweep.settings import Cell
 
 
 def in_worker(cell: str, numbers: str, parent: int) -> Attempt:

@@ -14,9 +14,9 @@ from reference import disjoint_draws
 from scipy import stats
 from scipy.special import expit, logsumexp
 
-from cqbayes.choice import SILENCE, ChoiceData, choice_data
-from cqbayes.density import log_posterior
-from cqbayes.posterior import Posterior
+from cqbayes.choice.data import SILENCE, ChoiceData, choice_data
+from cqbayes.posterior.log_densities import log_posterior
+from cqbayes.posterior.posteriors import Posterior
 from cqbayes.preference import PreferenceModel, layout, sizes_of
 
 Sites = dict[str, np.ndarray]

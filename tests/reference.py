@@ -10,8 +10,8 @@ from jax.tree_util import Partial
 from scipy import sparse, stats
 from scipy.sparse.linalg import spsolve
 
-from cqbayes.choice import ChoiceData
-from cqbayes.environments import Population, Query
+from cqbayes.choice.data import ChoiceData
+from cqbayes.environments.environment import Population, Query
 
 
 class Reference(NamedTuple):

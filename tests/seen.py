@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from cqbayes.policies import Observation
+from cqbayes.environments.environment import Observation
 
 
 def seen(

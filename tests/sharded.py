@@ -12,11 +12,12 @@ import jax
 import numpy as np
 from cqbayes.models.disjoint_mnl import disjoint_mnl
 
-from cqbayes.choice import choice_data
-from cqbayes.density import log_posterior
-from cqbayes.inference import infer, laplace
+from cqbayes.choice.data import choice_data
+from cqbayes.inference import laplace
+from cqbayes.inference.infer import infer
+from cqbayes.inference.sharding import row_mesh, shard_rows
+from cqbayes.posterior.log_densities import log_posterior
 from cqbayes.preference import layout, sizes_of
-from cqbayes.sharding import row_mesh, shard_rows
 
 
 def simulated(num_obs: int = 50_000, num_llms: int = 4, dim: int = 6):

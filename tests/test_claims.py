@@ -1,7 +1,8 @@
 """ACQB on synthetic truth: what the paper claims, at a size that runs in the tests.
 
 5 LLMs, d = 5, contexts uniform in [-1, 1]^5 scaled into the unit ball, theta uniform in [-2, 2],
-slack 0.1, prior sd 1, c = 0.5, alpha = 1; 20,000 rounds, 64 seeds with a truth each. Simulated.
+slack 0.1, prior sd 1, c = 0.5, alpha = 1; 20,000 rounds; 64 seeds with a truth each, and 16 in the
+smallest case. Simulated.
 """
 
 from itertools import pairwise
@@ -11,29 +12,32 @@ import jax
 import numpy as np
 import pytest
 
-from cqbayes import belief
 from cqbayes.environments.load import capacity
 from cqbayes.environments.queue import retrial_queue
 from cqbayes.environments.synthetic import synthetic
+from cqbayes.policies import belief
 from cqbayes.policies.acqb import acqb
-from cqbayes.policies.fifo import fifo
 from cqbayes.policies.oracle import oracle
 from cqbayes.policies.random import random
+from cqbayes.policies.wrappers.fifo import fifo
 from cqbayes.preference import Sizes
-from cqbayes.regret import growth_exponent, over_seeds, regrets
-from cqbayes.simulate import simulate
+from cqbayes.simulation.loop import simulate
+from cqbayes.simulation.regret import growth_exponent, over_seeds, regrets
 
 pytestmark = pytest.mark.slow
 
-NUM_LLMS, DIM, SEEDS, ROUNDS, SLACK = 5, 5, 64, 20_000, 0.1
+NUM_LLMS, DIM, ROUNDS, SLACK = 5, 5, 20_000, 0.1
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids=["K=1", "K=2"])
+CASES = {"K=1, 16 seeds": (1, 16), "K=1": (1, 64), "K=2": (2, 64)}
+
+
+@pytest.fixture(scope="module", params=CASES.values(), ids=CASES)
 def runs(request, disjoint_mnl):
-    slate_size = request.param
+    slate_size, seeds = request.param
     truth_key, run_key = jax.random.split(jax.random.key(2602))
     population = eqx.filter_vmap(lambda k: synthetic(k, NUM_LLMS, DIM))(
-        jax.random.split(truth_key, SEEDS)
+        jax.random.split(truth_key, seeds)
     )
     env = eqx.filter_vmap(lambda p: retrial_queue(p, capacity(p, slate_size) - SLACK, slate_size))(
         population
@@ -54,7 +58,7 @@ def runs(request, disjoint_mnl):
             policy,
             env,
             ROUNDS,
-            num_seeds=SEEDS,
+            num_seeds=seeds,
             policy_per_seed=per_seed,
             env_per_seed=True,
         )
@@ -103,13 +107,13 @@ def test_scheduling_beats_first_in_first_out_on_matching_regret(runs):
 
 def test_random_diverges(runs):
     """Its queue grows in proportion to t, at a rate that is positive in every seed."""
-    slate_size, env, key, _ = runs
+    slate_size, env, key, curves = runs
     queue = simulate(
         key,
         random(NUM_LLMS, slate_size),
         env,
         3_000,
-        num_seeds=SEEDS,
+        num_seeds=curves.sizes["seed"],
         env_per_seed=True,
         room=1_024,
     ).metrics.queue_length

@@ -14,32 +14,37 @@ from numpyro.infer import SVI, Predictive, Trace_ELBO
 from numpyro.infer.autoguide import AutoNormal
 from numpyro.optim import Adam
 
-from cqbayes import belief, catalogue, datasets
-from cqbayes.density import log_posterior
+from cqbayes.datasets import files as datasets
+from cqbayes.datasets.files import data_set_names, load_card
+from cqbayes.datasets.load import has_scores, load_scores, load_text_scores
+from cqbayes.environments.environment import Observation
 from cqbayes.environments.queue import retrial_queue
 from cqbayes.environments.scores import from_scores
 from cqbayes.environments.synthetic import synthetic
 from cqbayes.errors import InputError
-from cqbayes.inference import InferenceInfo, infer
-from cqbayes.policies import Observation, Setup
-from cqbayes.posterior import Posterior
-from cqbayes.preference import layout, program, sizes_of
-from cqbayes.simulate import simulate
-from cqbayes.simulation_study import data_settings
+from cqbayes.inference.infer import engine_names, infer, load_engine
+from cqbayes.policies import belief
+from cqbayes.policies.setup import Setup, load_policy, needs_truth, policy_names
+from cqbayes.posterior.info import InferenceInfo
+from cqbayes.posterior.log_densities import log_posterior
+from cqbayes.posterior.posteriors import Posterior
+from cqbayes.preference import layout, load_model, model_names, program, sizes_of
+from cqbayes.simulation.loop import simulate
+from cqbayes.simulation.worlds import data_settings
 
 ROOT = Path(__file__).parent.parent
-POLICIES = catalogue.policy_names()
+POLICIES = policy_names()
 POLICIES += [f"fifo_{name}" for name in POLICIES]
-MODELS, ENGINES, DATA = (catalogue.names(p) for p in ("models", "inference", "data"))
+MODELS, ENGINES, DATA = model_names(), engine_names(), data_set_names()
 
 
 def _setup(slate_size: int = 2, posterior: str = "online") -> Setup:
     from cqbayes.preference import Sizes
 
-    model, sizes = catalogue.load_model("disjoint_mnl"), Sizes(4, 3)
+    model, sizes = load_model("disjoint_mnl"), Sizes(4, 3)
     how = belief.online(model, sizes)
     if posterior != "online":
-        how = belief.refitted(catalogue.load_engine(posterior).fit, model, sizes)
+        how = belief.refitted(load_engine(posterior).fit, model, sizes)
     return Setup(sizes, slate_size, how, synthetic(jax.random.key(0), 4, 3), horizon=60)
 
 
@@ -71,7 +76,7 @@ def test_discovery_finds_something():
 @pytest.mark.parametrize("name", POLICIES)
 def test_policies_serve_a_waiting_query_with_a_legal_assortment(name):
     setup = _setup()
-    policy = catalogue.load_policy(name, setup)
+    policy = load_policy(name, setup)
     state = policy.init(jax.random.key(1))
     select = eqx.filter_jit(policy.select)
     for queue_length in (1, 3, 6):
@@ -84,10 +89,10 @@ def test_policies_serve_a_waiting_query_with_a_legal_assortment(name):
     assert 0 <= int(action.query) < 6
 
 
-@pytest.mark.parametrize("name", catalogue.policy_names())
+@pytest.mark.parametrize("name", policy_names())
 def test_policies_take_values_of_answers_and_leave_alone_who_is_away(name):
     setup = _setup()._replace(values=jnp.array([0.2, 0.9, 0.5, 1.0]))
-    policy = catalogue.load_policy(name, setup)
+    policy = load_policy(name, setup)
     seen = _observation(5)._replace(servable=jnp.array([False, True, False, True, False, False]))
     select = eqx.filter_jit(policy.select)
     for seed in range(10):
@@ -96,9 +101,9 @@ def test_policies_take_values_of_answers_and_leave_alone_who_is_away(name):
     assert 1 <= int(action.offered.sum()) <= setup.slate_size
 
 
-@pytest.mark.parametrize("name", catalogue.policy_names())
+@pytest.mark.parametrize("name", policy_names())
 def test_policies_learn_nothing_from_rows_of_weight_zero(name, choices):
-    policy = catalogue.load_policy(name, _setup())
+    policy = load_policy(name, _setup())
     data, _ = choices(seed=0, num_obs=10, slate_size=2)
     state = policy.update(jax.random.key(0), policy.init(jax.random.key(1)), data)
     nothing = (jnp.zeros(10), jnp.full_like(data.context, jnp.nan))
@@ -108,11 +113,11 @@ def test_policies_learn_nothing_from_rows_of_weight_zero(name, choices):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("name", [*catalogue.policy_names(), "fifo_acqb"])
+@pytest.mark.parametrize("name", [*policy_names(), "fifo_acqb"])
 def test_policies_run_under_vmap_and_are_deterministic(name):
     setup = _setup()
     env = retrial_queue(setup.truth, 0.4, setup.slate_size)
-    policy = catalogue.load_policy(name, setup)
+    policy = load_policy(name, setup)
     one, two = (
         simulate(jax.random.key(2), policy, env, 60, num_seeds=3, room=32) for _ in range(2)
     )
@@ -121,11 +126,11 @@ def test_policies_run_under_vmap_and_are_deterministic(name):
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(one.metrics))
 
 
-@pytest.mark.parametrize("name", [n for n in POLICIES if not catalogue.needs_truth(n)])
+@pytest.mark.parametrize("name", [n for n in POLICIES if not needs_truth(n)])
 def test_undeclared_policies_are_built_without_the_truth(name):
     """What they are made of is the same, whatever the truth."""
     one, other = (
-        catalogue.load_policy(name, _setup()._replace(truth=synthetic(jax.random.key(seed), 4, 3)))
+        load_policy(name, _setup()._replace(truth=synthetic(jax.random.key(seed), 4, 3)))
         for seed in (1, 2)
     )
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
@@ -134,7 +139,7 @@ def test_undeclared_policies_are_built_without_the_truth(name):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_models_are_finite_and_differentiable(name, choices):
-    model = catalogue.load_model(name)
+    model = load_model(name)
     data, _ = choices(seed=0, num_obs=20, full=True)
     form = layout(model, sizes_of(data))
     density = jax.jit(jax.value_and_grad(log_posterior(model, data)))
@@ -155,7 +160,7 @@ def test_models_are_finite_and_differentiable(name, choices):
 @pytest.mark.parametrize("name", MODELS)
 def test_models_predict_through_numpyro(name, choices):
     data, _ = choices(seed=0, num_obs=20, full=True)
-    run = program(catalogue.load_model(name))
+    run = program(load_model(name))
     drawn = Predictive(run, num_samples=30)(jax.random.key(0), data, predict=True)["choice"]
     assert drawn.shape == (30, 20)
     taken = np.asarray(drawn) - 1
@@ -167,7 +172,7 @@ def test_models_predict_through_numpyro(name, choices):
 def test_models_take_numpyros_guides(name, choices):
     """Which need plates that keep their places."""
     data, _ = choices(seed=0, num_obs=20, full=True)
-    run = program(catalogue.load_model(name))
+    run = program(load_model(name))
     svi = SVI(run, AutoNormal(run), Adam(0.01), Trace_ELBO())
     # Shapes are enough to know, and need no compilation.
     loss = jax.eval_shape(lambda key: svi.evaluate(svi.init(key, data), data), jax.random.key(0))
@@ -188,7 +193,7 @@ SHORT = {"nuts": {"num_warmup": 100, "num_draws": 50}, "hmc": {"num_draws": 50}}
     [pair if pair in SHORTER else pytest.param(*pair, marks=pytest.mark.long) for pair in PAIRS],
 )
 def test_engines_run_on_models_or_say_why_not(name, engine, choices):
-    model = catalogue.load_model(name)
+    model = load_model(name)
     data, _ = choices(seed=0, num_obs=60, full=True)
     short = SHORT.get(engine, {})
     try:
@@ -216,10 +221,10 @@ def test_engines_run_on_models_or_say_why_not(name, engine, choices):
 @pytest.mark.parametrize("engine", ENGINES)
 def test_engines_are_pure(engine, choices):
     """fit works under jit and vmap, and does not see rows of weight zero."""
-    model = catalogue.load_model("disjoint_mnl")
+    model = load_model("disjoint_mnl")
     data, _ = choices(seed=0, num_obs=40)
     settings = SHORT.get(engine, {})
-    fit = catalogue.load_engine(engine).fit
+    fit = load_engine(engine).fit
     keys = jax.random.split(jax.random.key(0), 2)
     posterior, info = jax.jit(jax.vmap(lambda k: fit(k, model, data, **settings)))(keys)
     assert info.status.shape == (2,)
@@ -228,7 +233,7 @@ def test_engines_are_pure(engine, choices):
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_bad_calls_of_engines(engine, choices):
-    model = catalogue.load_model("disjoint_mnl")
+    model = load_model("disjoint_mnl")
     data, _ = choices(seed=0, num_obs=10)
     with pytest.raises(InputError, match=f"engine {engine}: expected settings among .*, got wings"):
         infer(jax.random.key(0), model, data, engine=engine, wings=2)
@@ -239,7 +244,7 @@ def test_bad_calls_of_engines(engine, choices):
 
 @pytest.mark.parametrize("name", DATA)
 def test_data_sets_say_what_they_are(name):
-    known = catalogue.load_card(name)
+    known = load_card(name)
     assert known.llms >= 2
     assert known.queries
     assert known.licence
@@ -254,26 +259,26 @@ def test_data_sets_say_what_they_are(name):
     ways = {"answers": "path", "load": "dim", "turns": "path"}
     (way,) = [name for name in ways if hasattr(module, name)]
     assert inspect.signature(getattr(module, way)).parameters[ways[way]].default in (None, 16)
-    assert catalogue.has_scores(name) == (way != "turns")
+    assert has_scores(name) == (way != "turns")
 
 
-@pytest.mark.parametrize("name", [name for name in DATA if not catalogue.has_scores(name)])
+@pytest.mark.parametrize("name", [name for name in DATA if not has_scores(name)])
 def test_data_sets_without_scores_are_refused_where_scores_are_needed(name):
     refusal = rf"^{name}: expected a data set with scores of LLMs, .*{name}.turns\(\) reads them$"
-    for load in (catalogue.load_scores, catalogue.load_answers, data_settings):
+    for load in (load_scores, load_text_scores, data_settings):
         with pytest.raises(InputError, match=refusal):
             load(name)
 
 
-@pytest.mark.parametrize("name", [name for name in DATA if catalogue.load_card(name).files])
+@pytest.mark.parametrize("name", [name for name in DATA if load_card(name).files])
 def test_data_sets_with_text_keep_their_promises(name, monkeypatch):
-    if not catalogue.has_scores(name):
+    if not has_scores(name):
         pytest.skip(f"{name}: has conversations, and no scores")
     if "CQBAYES_DATA" not in os.environ:
         monkeypatch.setenv("CQBAYES_DATA", str(ROOT.parent / "shared" / "data"))
     if absent := datasets.missing(name):
         pytest.skip(f"{', '.join(absent)}: not there")
-    answers, known = catalogue.load_answers(name), catalogue.load_card(name)
+    answers, known = load_text_scores(name), load_card(name)
     assert answers.name == name
     assert len(answers.llms) == known.llms
     assert answers.score.shape == (len(answers.query_id), known.llms)
@@ -284,9 +289,9 @@ def test_data_sets_with_text_keep_their_promises(name, monkeypatch):
     assert all(isinstance(text, str) for text in answers.text)
 
 
-@pytest.mark.parametrize("name", [name for name in DATA if not catalogue.load_card(name).files])
+@pytest.mark.parametrize("name", [name for name in DATA if not load_card(name).files])
 def test_data_sets_in_the_package_keep_their_promises(name):
-    table = catalogue.load_scores(name, dim=8)
+    table = load_scores(name, dim=8)
     assert set(np.unique(table.split)) == {"train", "test"}
     np.testing.assert_allclose(np.linalg.norm(table.context, axis=1), 1, rtol=1e-5)
     assert ((table.score >= 0) & (table.score <= 1)).all()
@@ -305,18 +310,18 @@ def test_data_sets_in_the_package_keep_their_promises(name):
 @pytest.mark.parametrize(
     ("load", "message"),
     [
-        (lambda: catalogue.load_model("nope"), "model: expected one of .*disjoint_mnl.*got 'nope'"),
-        (lambda: catalogue.load_engine("nope"), "engine: expected one of .*nuts.*got 'nope'"),
-        (lambda: catalogue.load_scores("nope"), "data set: expected one of .*paretobandit3"),
-        (lambda: catalogue.load_answers("nope"), "data set: expected one of .*routerdc7"),
-        (lambda: catalogue.load_answers("paretobandit3"), "expected a data set with text"),
-        (lambda: catalogue.load_card("nope"), "data set: expected one of .*got 'nope'"),
-        (lambda: catalogue.load_policy("nope", _setup()), "policy: expected one of acqb.*'nope'"),
-        (lambda: catalogue.load_policy("fifo_nope", _setup()), "policy: expected one of"),
-        (lambda: catalogue.load_policy("fifo", _setup()), "policy: expected one of"),
-        (lambda: catalogue.load_scores("paretobandit3", dim=65), "1 to 64 context dimensions"),
-        (lambda: catalogue.load_scores("paretobandit3", method="nope"), "method: expected one of"),
-        (lambda: catalogue.load_scores("paretobandit3", measured=True), "no settings .* measured"),
+        (lambda: load_model("nope"), "model: expected one of .*disjoint_mnl.*got 'nope'"),
+        (lambda: load_engine("nope"), "engine: expected one of .*nuts.*got 'nope'"),
+        (lambda: load_scores("nope"), "data set: expected one of .*paretobandit3"),
+        (lambda: load_text_scores("nope"), "data set: expected one of .*routerdc7"),
+        (lambda: load_text_scores("paretobandit3"), "expected a data set with text"),
+        (lambda: load_card("nope"), "data set: expected one of .*got 'nope'"),
+        (lambda: load_policy("nope", _setup()), "policy: expected one of acqb.*'nope'"),
+        (lambda: load_policy("fifo_nope", _setup()), "policy: expected one of"),
+        (lambda: load_policy("fifo", _setup()), "policy: expected one of"),
+        (lambda: load_scores("paretobandit3", dim=65), "1 to 64 context dimensions"),
+        (lambda: load_scores("paretobandit3", method="nope"), "method: expected one of"),
+        (lambda: load_scores("paretobandit3", measured=True), "no settings .* measured"),
     ],
 )
 def test_unknown_names(load, message):

@@ -81,7 +81,7 @@ def test_wheel_holds_everything_inside_the_package(wheel):
     }
     assert {
         "cqbayes/py.typed",
-        "cqbayes/report.html.jinja",
+        "cqbayes/report/report.html.jinja",
         "cqbayes/models/disjoint_mnl.py",
         "cqbayes/data/paretobandit3/scores.parquet",
     } <= expected
@@ -186,9 +186,9 @@ HEAVY |= {"scipy", "torch", "xarray"}
     "code",
     [
         "import cqbayes",
-        "import cqbayes.cli",
-        "import sys; from cqbayes.cli import main; sys.argv[1:] = ['--help']; main()",
-        "import sys; from cqbayes.cli import main; sys.argv[1:] = ['demo', '--help']; main()",
+        "import cqbayes.cli.app",
+        "import sys; from cqbayes.cli.app import main; sys.argv[1:] = ['--help']; main()",
+        "import sys; from cqbayes.cli.app import main; sys.argv[1:] = ['demo', '--help']; main()",
     ],
 )
 def test_nothing_heavy_is_imported_before_it_is_needed(code, tmp_path, record_property):

@@ -31,12 +31,11 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
-from cqbayes.choice import choice_data
-from cqbayes.environments.scores import unit_rows
-from cqbayes.files import replacing
-from cqbayes.logs import Codes, chains, codes_of, minibatches, services
+from cqbayes import choice_data, codes_of, minibatches, provenance, read_services, replacing
+from cqbayes._tools.tables import unit_rows
+from cqbayes.logs.choices import Codes
+from cqbayes.logs.retrials import chains
 from cqbayes.logs.schema import TURNS
-from cqbayes.provenance import provenance
 
 try:
     import resource
@@ -130,13 +129,13 @@ def write(path: Path, pieces: Iterator[pa.Table]) -> None:
 # %%
 def streamed(path: Path) -> int:
     """Ours, with the codes from a pass of their own; says how many rows came out."""
-    return _counted(services(path), codes_of(services(path), time="W"))
+    return _counted(read_services(path), codes_of(read_services(path), time="W"))
 
 
 def detected(path: Path) -> int:
     """Ours, from turns: what was asked again is detected on the way; contexts are not measured."""
     turns = pq.ParquetFile(path).iter_batches(65_536)
-    return _counted(chains.services(turns), Codes(tuple(LLMS)), context=_ones)
+    return _counted(chains.services_of_turns(turns), Codes(tuple(LLMS)), context=_ones)
 
 
 def _counted(stream: Iterable[pa.RecordBatch], codes: Codes, **options: Any) -> int:

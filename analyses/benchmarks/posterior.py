@@ -57,17 +57,13 @@ from rich.console import Console
 from rich.table import Table
 
 import cqbayes
-from cqbayes.catalogue import load_engine
-from cqbayes.choice import ChoiceData
-from cqbayes.density import log_posterior
-from cqbayes.files import replacing
+from cqbayes import ChoiceData, Sizes, load_engine, provenance, replacing
 from cqbayes.inference import online
-from cqbayes.preference import Sizes
-from cqbayes.prng import fast_key
-from cqbayes.provenance import provenance
+from cqbayes.posterior.log_densities import log_posterior
+from cqbayes.simulation.prng import fast_key
 
 LEAST_CONDITION = 200.0
-KHAT_LIMIT = 0.5
+MOST_KHAT_TO_TRUST = 0.5
 LOG_LIKELIHOOD_SLACK = 1e-3
 FLAT_SD = 1e3
 LONG_RUN = 5.0  # seconds
@@ -247,7 +243,7 @@ class Sample(NamedTuple):
 
     @property
     def trusted(self) -> bool:
-        return self.verdict == "OK" and self.khat < KHAT_LIMIT
+        return self.verdict == "OK" and self.khat < MOST_KHAT_TO_TRUST
 
 
 def effective(draws: np.ndarray, method: str = "bulk") -> np.ndarray:

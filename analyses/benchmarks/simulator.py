@@ -27,18 +27,20 @@ from cqbayes.models.disjoint_mnl import disjoint_mnl
 from rich.console import Console
 from rich.table import Table
 
-from cqbayes import belief
-from cqbayes.environments import Environment
-from cqbayes.environments.queue import retrial_queue
+from cqbayes import (
+    Environment,
+    Policy,
+    Sizes,
+    acqb,
+    belief,
+    fifo,
+    provenance,
+    random,
+    replacing,
+    retrial_queue,
+    simulate,
+)
 from cqbayes.environments.synthetic import linear
-from cqbayes.files import replacing
-from cqbayes.policies import Policy
-from cqbayes.policies.acqb import acqb
-from cqbayes.policies.fifo import fifo
-from cqbayes.policies.random import random
-from cqbayes.preference import Sizes
-from cqbayes.provenance import provenance
-from cqbayes.simulate import simulate
 
 try:
     import queue_peers

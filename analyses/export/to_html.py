@@ -16,8 +16,7 @@ from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 from traitlets.config import Config
 
-from cqbayes.errors import InputError
-from cqbayes.files import replacing, writable_folder
+from cqbayes import InputError, replacing, writable_folder
 
 ANALYSES = Path(__file__).resolve().parents[1]
 HIDDEN = "hidden"
@@ -29,11 +28,11 @@ import matplotlib
 matplotlib.use("agg")
 import IPython.display
 import cqbayes.plots
-_save = cqbayes.plots.save
+_save = cqbayes._tools.figure.save
 def _save_and_show(figure, path):
     IPython.display.display(IPython.display.Image(filename=str(_save(figure, path))))
     return path
-cqbayes.plots.save = _save_and_show
+cqbayes._tools.figure.save = _save_and_show
 """
 
 

@@ -8,9 +8,9 @@ truth among ``L`` independent draws is uniform on ``{0, ..., L}``::
     rank(f) = #{l : f(theta_l, y) < f(theta, y)},   pit(f) = (rank(f) + U) / (L + 1)
 
 with ``U ~ Uniform(0, 1)``: if ``q`` is the posterior, ``pit(f)`` is exactly ``Uniform(0, 1)``,
-for every scalar ``f``. Those looked at are all reported parameters and the log-likelihood: the
-prior itself, or a posterior that leaves out some of the data, passes for every ``f`` of the
-parameters alone.
+for every scalar ``f``. The tested ``f`` are all reported parameters and the log-likelihood.
+Parameters alone do not suffice: the prior itself, or a posterior that leaves out some of the data,
+passes for each of them.
 
 Sources: Cook, Gelman and Rubin (2006); Talts et al. (2018), arXiv 1804.06788; Modrak et al. (2023),
 arXiv 2211.02383, for quantities that depend on the data.
@@ -29,14 +29,14 @@ import xarray as xr
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.infer import NUTS, Predictive
 
-from cqbayes.choice import ChoiceData
-from cqbayes.density import log_likelihoods
+from cqbayes._tools.progress import progress_bar
+from cqbayes.choice.data import ChoiceData
 from cqbayes.diagnostics.collection import Collection
 from cqbayes.errors import InputError
-from cqbayes.inference import InferenceInfo, Status
-from cqbayes.posterior import Draws, Posterior
+from cqbayes.posterior.info import InferenceInfo, Status
+from cqbayes.posterior.log_densities import log_likelihoods
+from cqbayes.posterior.posteriors import Draws, Posterior
 from cqbayes.preference import PreferenceModel, Sites, check_data, layout, outcomes, sizes_of
-from cqbayes.progress import bar
 
 LOG_LIKELIHOOD = "log_likelihood"
 NUM_DRAWS = 99  # the truth's rank is then one of 100
@@ -58,20 +58,20 @@ def calibrate(
     progress: bool = False,
     name: str = "replicates",
 ) -> xr.Dataset:
-    """Simulation-based calibration of a way to fit a model.
+    """The calibration of a way to fit a model: ranks of truths among posterior draws.
 
     Args:
         key: decides all randomness.
-        model: whose prior and outcome make the truths and the logs.
-        collection: how logs come about, see :mod:`cqbayes.diagnostics.collection`.
-        fit: what is tested, such as ``partial(cqbayes.infer, engine="laplace")``.
+        model: its prior and outcome make the truths and the logs.
+        collection: how logs are made, see :mod:`cqbayes.diagnostics.collection`.
+        fit: the function that is tested, such as ``partial(cqbayes.infer, engine="laplace")``.
         num_replicates: simulated logs, and fits. All have the same shapes: one compilation.
-        num_draws: most posterior draws that a truth is ranked among.
+        num_draws: maximum number of posterior draws that a truth is ranked among.
         progress: whether to show a progress bar.
-        name: what the bar says.
+        name: label of the progress bar.
 
     Returns:
-        As :func:`ranks`. :func:`uniformity` tests it, :func:`figure` draws it.
+        As :func:`ranks`. :func:`uniformity` tests the result, :func:`figure` draws it.
 
     Raises:
         InputError: for a model that the collection or the engine cannot take.
@@ -79,9 +79,9 @@ def calibrate(
     Example:
         >>> import cqbayes, jax
         >>> from functools import partial
-        >>> from cqbayes.diagnostics.collection import fixed, random_design
+        >>> from cqbayes.diagnostics.collection import (fixed_collection, random_design)
         >>> from cqbayes.preference import Sizes
-        >>> logs = fixed(random_design(jax.random.key(0), 50, Sizes(num_llms=2, dim=1)))
+        >>> logs = fixed_collection(random_design(jax.random.key(0), 50, Sizes(num_llms=2, dim=1)))
         >>> found = calibrate(
         ...     jax.random.key(1), cqbayes.load_model("disjoint_mnl"), logs,
         ...     partial(cqbayes.infer, engine="online"), num_replicates=3)
@@ -118,12 +118,12 @@ def ranks(
     Returns:
         ``rank`` and ``pit`` ``[replicate, quantity]``, and of every replicate the ``status`` of
         its fit, how many draws were ``ranked``, and how many independent ones there were, ``ess``.
-        No replicate is left out. Where a fit has no finite draws its ``pit`` is NaN.
+        No replicate is left out. Where draws of a fit are not finite, its ``pit`` is NaN.
     """
     names = _names(model, truths, logs)
     keys = jax.random.split(key, logs.context.shape[0])
     found = []
-    with bar(name, total=len(keys), show=progress) as advance:
+    with progress_bar(name, total=len(keys), show=progress) as advance:
         for r, one in enumerate(keys):
             truth, data = jax.tree.map(lambda x, r=r: x[r], (truths, logs))
             found.append(_replicate(one, model, truth, data, fit, num_draws))
@@ -160,7 +160,7 @@ def _replicate(
     draws, ess = _thinned(posterior, drawn, num_draws)
     rank, pit = rank_among(tie_key, draws, true)
     finite = bool(np.isfinite(draws).all())
-    # An engine that vouches for draws that are not finite is not believed.
+    # Draws that are not finite overrule an engine that reports success.
     status = Status.NOT_FINITE if info.ok and not finite else info.verdict
     return _Replicate(rank, pit if finite else np.full_like(pit, np.nan), status, len(draws), ess)
 
@@ -175,7 +175,7 @@ def _drawn(
 @eqx.filter_jit
 def _true(model: PreferenceModel, truth: Sites, data: ChoiceData) -> Float[Array, " quantity"]:
     form = layout(model, sizes_of(data))
-    # Of truths that mean the same, the one that is reported, as of the draws.
+    # Several truths can mean the same: take the reported one, as for the draws.
     canonical = form.reported(form.unconstrain(truth))
     return _quantities(model, jax.tree.map(lambda x: x[None, None], canonical), data)[0, 0]
 
@@ -210,15 +210,14 @@ def _labels(name: str, shape: tuple[int, ...]) -> list[str]:
 
 
 def _thinned(posterior: Posterior, values: np.ndarray, num_draws: int) -> tuple[np.ndarray, float]:
-    """About independent draws ``[draw, quantity]``, and the effective sample size of all of them.
+    """Nearly independent draws ``[draw, quantity]``, and the effective sample size of all draws.
 
     Ranks among correlated draws pile up at both ends. With ``S`` draws worth ``E`` independent
     ones, every ``S / L``-th is kept, ``L <= E / 4``: the autocorrelation of an AR(1) chain is
-    below 0.001 at such a distance. Of importance-resampled draws, which are shuffled and repeat,
-    ``L`` are taken in which two are the same with probability about ``1 / E``: the variance of a
-    rank rises by at most a factor ``1 + L / E <= 1.25`` over the part that is due to ``L`` being
-    finite, which is nothing beside the variance of uniform ranks. ``E`` is the least over all
-    quantities.
+    below 0.001 at such a distance. Importance-resampled draws are shuffled and repeat; of ``L``
+    such draws, two are the same with probability about ``1 / E``. This raises the part of a rank's
+    variance that is due to finite ``L`` by at most a factor ``1 + L / E <= 1.25``, which is
+    negligible beside the variance of uniform ranks. ``E`` is the least over all quantities.
     """
     flat = values.reshape(-1, values.shape[-1])
     if not isinstance(posterior, Draws):
@@ -262,10 +261,10 @@ def simuk_sbc(
     num_warmup: int = 500,
     thinning: int = 10,
 ) -> Any:
-    """simuk's calibration of NumPyro's NUTS on the model: another implementation of all of this.
+    """Calibration of NumPyro's NUTS by simuk: an independent implementation, for comparison.
 
-    For a fixed design and NumPyro's samplers, which is what it can run. It compiles once for every
-    replicate and gives the ranks of sample sites only.
+    simuk takes only a fixed design and NumPyro's samplers. It compiles once for every replicate and
+    gives the ranks of sample sites only.
 
     Args:
         key, model, num_replicates: as for :func:`calibrate`.
@@ -299,7 +298,7 @@ def simuk_sbc(
 
 
 def of_simuk(key: PRNGKeyArray, sbc: Any) -> xr.Dataset:
-    """``rank`` and ``pit`` as of :func:`ranks`; simuk says nothing of whether its fits are good."""
+    """``rank`` and ``pit`` as of :func:`ranks`; simuk does not say whether its fits are good."""
     draws = sbc.sample_kwargs["num_samples"] // sbc.sample_kwargs["thinning"]
     simulated = sbc.simulations["prior_sbc"].dataset
     found = {str(name): x.values[0] for name, x in simulated.data_vars.items()}
@@ -317,8 +316,9 @@ class Uniformity(NamedTuple):
     """Tests of uniform PIT values.
 
     Attributes:
-        table: p-values of every quantity: ``any``, ``bias``, ``width``, and of all three together.
-        p_value: of everything together.
+        table: p-values of every quantity: ``any``, ``bias``, ``width``, and ``p_value`` of all
+            three.
+        p_value: p-value of all quantities together.
         used: replicates.
         left_out: replicates whose fit was not trusted.
     """
@@ -330,7 +330,7 @@ class Uniformity(NamedTuple):
 
 
 def uniformity(calibration: xr.Dataset, trusted: bool = True) -> Uniformity:
-    """Are the PIT values of :func:`calibrate` uniform?
+    """Tests whether the PIT values of :func:`calibrate` are uniform.
 
     Of every quantity, with ``z = Phi^-1(pit)``, which is standard normal under uniformity:
 
@@ -339,15 +339,15 @@ def uniformity(calibration: xr.Dataset, trusted: bool = True) -> Uniformity:
     - ``width``: ``sum z^2`` is chi-squared with ``n`` degrees of freedom (Cook, Gelman and Rubin
       2006), here with both tails: too wide a posterior is wrong as well.
 
-    All are exact in distribution for any ``n``. They are put together by Bonferroni, which needs
-    no independence: the quantities of a replicate come from the same draws. A p-value is so never
-    too small; it is too large by about as much as quantities say the same.
+    All tests are exact in distribution for any ``n``. Bonferroni's correction combines them and
+    needs no independence: the quantities of a replicate come from the same draws. So a combined
+    p-value is never too small; it is too large where quantities depend on each other.
 
     Args:
         calibration: of :func:`calibrate`.
-        trusted: whether to leave out the fits whose own engine reports a failure, as a user is
-            told to. Ranks stay uniform: the failure depends on the log and hardly on the truth.
-            Otherwise only fits without finite draws are left out.
+        trusted: whether to leave out the fits whose own engine reports a failure, as users should.
+            Ranks stay uniform: the failure depends on the log and hardly on the truth. Otherwise
+            only fits with draws that are not finite are left out.
 
     Raises:
         InputError: if no fit is left.
@@ -376,15 +376,17 @@ def _judged(calibration: xr.Dataset, trusted: bool) -> np.ndarray:
     if trusted:
         kept = kept & (calibration["status"].values == Status.OK)
     if not kept.any():
-        raise InputError(f"calibration: expected fits to judge, got none among {len(pit)}")
+        raise InputError(
+            f"calibration: expected at least one usable fit, got none among {len(pit)}"
+        )
     return pit[kept]
 
 
 def figure(calibration: xr.Dataset, trusted: bool = True, most: int = 12) -> Any:
-    """ArviZ's picture of the PIT values' distribution, less the uniform one.
+    """ArviZ's figure of the distribution of PIT values, minus the uniform one.
 
-    Of the ``most`` quantities that are farthest from uniform. Lines that stay within the band, or
-    have no marked points where ArviZ draws those, are as uniform ranks would be (Säilynoja et al.
+    It shows the ``most`` quantities that are farthest from uniform. Lines within the band, or
+    without marked points where ArviZ draws points, are as uniform ranks would be (Säilynoja et al.
     2022).
 
     Returns:

@@ -1,4 +1,4 @@
-"""How the logs of a calibration come about: by a fixed design, or by a policy that learns."""
+"""How the logs of a calibration are made: with a fixed design, or by a policy that learns."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,15 +10,14 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from numpyro import handlers
 
-from cqbayes import belief
-from cqbayes.choice import ChoiceData, Situation, choice_data
-from cqbayes.environments import Environment, Population, Query, Survey
+from cqbayes.choice.data import ChoiceData, Situation, choice_data
+from cqbayes.environments.environment import Action, Environment, Population, Query, Survey
 from cqbayes.environments.places import blank_place, pack, unpack
 from cqbayes.environments.queue import QueueState, retrial_queue
 from cqbayes.environments.rules import Rules
 from cqbayes.environments.synthetic import linear
 from cqbayes.errors import InputError
-from cqbayes.policies import Action
+from cqbayes.policies import belief
 from cqbayes.policies.acqb import acqb
 from cqbayes.preference import (
     PreferenceModel,
@@ -30,14 +29,14 @@ from cqbayes.preference import (
     program,
     sizes_of,
 )
-from cqbayes.simulate import simulate
+from cqbayes.simulation.loop import simulate
 
 
 class Collection(NamedTuple):
-    """How logs come about.
+    """A way to make logs.
 
     Attributes:
-        sizes: of all of them.
+        sizes: of all logs.
         check: ``model -> None``, raises :class:`cqbayes.InputError` for models that it cannot take.
         collect: ``(key, model, truths [replicate, ...]) -> ChoiceData [replicate, obs, ...]``.
     """
@@ -50,7 +49,8 @@ class Collection(NamedTuple):
 def random_design(key: PRNGKeyArray, num_obs: int, sizes: Sizes, slate_size: int = 2) -> ChoiceData:
     """Contexts on the unit sphere and assortments of 1 to ``slate_size`` LLMs, all at random.
 
-    With the optional columns that ``sizes`` has, and attempts. All choices are 0, to be drawn.
+    The data have the optional columns of ``sizes``, and attempts. All choices are 0: they are drawn
+    later.
 
     Example:
         >>> import jax
@@ -64,7 +64,7 @@ def random_design(key: PRNGKeyArray, num_obs: int, sizes: Sizes, slate_size: int
     shape = (sizes.num_llms, sizes.num_attributes)
 
     def levels(key: PRNGKeyArray, count: int) -> Array | None:
-        # Every level occurs, so that the data have the sizes that were asked for.
+        # Every level occurs, so that the data have these sizes.
         return jax.random.permutation(key, jnp.arange(num_obs) % count) if count else None
 
     return choice_data(
@@ -78,12 +78,12 @@ def random_design(key: PRNGKeyArray, num_obs: int, sizes: Sizes, slate_size: int
     )
 
 
-def fixed(design: ChoiceData) -> Collection:
-    """Logs with the contexts, assortments and optional columns of ``design``, whatever is chosen.
+def fixed_collection(design: ChoiceData) -> Collection:
+    """Logs with the contexts, assortments and optional columns of ``design``; choices are drawn.
 
     Raises:
-        InputError: for weights other than 0 and 1, with which a likelihood is no distribution that
-            choices could be drawn from.
+        InputError: for weights other than 0 and 1: choices cannot be drawn from a weighted
+            likelihood.
     """
     if not bool(jnp.isin(design.weight, jnp.array([0.0, 1.0])).all()):
         raise InputError("design: expected weights of 0 and 1, got others")
@@ -112,34 +112,34 @@ def _choose(
     return eqx.tree_at(lambda d: d.choice, rows, choice)
 
 
-def adaptive(
+def adaptive_collection(
     sizes: Sizes,
     rounds: int = 200,
     slate_size: int = 2,
     arrival_rate: float = 0.5,
     attributes: Array | None = None,
 ) -> Collection:
-    """Logs that ACQB makes in the retrial queue while it learns, from users with the true params.
+    """Logs that ACQB makes in the retrial queue while it learns from users with the true params.
 
-    What is served, and to whom, then depends on earlier choices. The posterior of such a log is
-    still the one that takes it for a fixed design, and still calibrated. The density of a log is
+    Which query is served, and by which LLMs, then depends on earlier choices. The posterior is
+    still that of a log with a fixed design, and still calibrated. The density of a log is
 
     ``p(log | theta) = prod_t p(x_t, S_t | rows before t) p(y_t | x_t, S_t, theta)``
 
-    where ``theta`` enters the second factors only: the policy sees earlier rows, and else only
-    contexts and luck that do not depend on ``theta``. The first factors cancel in the posterior,
-    which is the likelihood principle (Berger and Wolpert 1988). Estimates without a prior, such
-    as averages, are biased by adaptive collection. The policy's own posterior, the online Gaussian
-    of ``disjoint_mnl``, need be neither exact nor of the right model.
+    where ``theta`` enters the second factors only: besides earlier rows, the policy sees only
+    contexts and luck, which do not depend on ``theta``. The first factors cancel in the posterior
+    (the likelihood principle, Berger and Wolpert 1988). Estimates without a prior, such as
+    averages, are biased by adaptive collection. The policy's own posterior, the online Gaussian of
+    ``disjoint_mnl``, need be neither exact nor of the right model.
 
     Args:
         sizes: of the logs.
         rounds: of each queue. Rounds that serve nobody are rows of weight zero.
-        slate_size: most LLMs offered at once.
+        slate_size: maximum number of LLMs offered at once.
         arrival_rate: probability of an arrival in a round.
         attributes: of the LLMs ``[llm, attribute]``, for models that need them.
     """
-    from cqbayes.catalogue import load_model
+    from cqbayes.preference import load_model
 
     policy = acqb(belief.online(load_model("disjoint_mnl"), sizes), sizes.num_llms, slate_size)
 
@@ -164,21 +164,21 @@ def adaptive(
 
 
 def _check_collectable(model: PreferenceModel) -> None:
-    """Refuses models of which the queue's users are none.
+    """Refuses models that the queue's users cannot follow.
 
-    Where the log hides choices that the policy saw, how it was collected depends on what is
-    hidden, and the argument of :func:`adaptive` breaks down.
+    Where a log hides choices that the policy saw, the collection depends on hidden choices, and the
+    argument of :func:`adaptive_collection` does not hold.
     """
     beyond = [name for name in model.needs if name not in ("attributes", *belief.QUEUE_COLUMNS)]
     if beyond:
         raise InputError(
-            f"adaptive: expected a model of what the queue's rows have, got one whose utility "
+            f"adaptive logs: expected a model of what the queue's rows have, got one whose utility "
             f"depends on {beyond[0]}"
         )
     if model.outcome is not mnl:
         raise InputError(
-            "adaptive: expected a model of clean logs; the queue's policy sees every choice, and "
-            "this model hides some"
+            "adaptive logs: expected a model of clean logs, since the queue's policy sees every "
+            "choice; got a model that hides some"
         )
 
 

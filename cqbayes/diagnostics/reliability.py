@@ -1,4 +1,4 @@
-"""Reliability of predicted probabilities: does what is said to happen in 7 of 10 cases do so?"""
+"""Reliability of predicted probabilities: do events predicted with 0.7 happen in 7 of 10 cases?"""
 
 from typing import NamedTuple
 
@@ -10,13 +10,13 @@ from cqbayes.errors import InputError
 
 
 class Reliability(NamedTuple):
-    """What :func:`reliability` found.
+    """Predicted and observed shares by bin, and the calibration error.
 
     Attributes:
         table: one row a bin: mean ``predicted`` probability, share ``observed``, its standard
             ``error``, and how many ``rows``.
         error: expected calibration error, the mean gap of the bins weighted by rows.
-        by_chance: what it stays below in 95 of 100 cases if the probabilities are right.
+        by_chance: ``error`` stays below this in 95 of 100 cases if the probabilities are right.
     """
 
     table: pd.DataFrame
@@ -25,7 +25,7 @@ class Reliability(NamedTuple):
 
     @property
     def inside(self) -> int:
-        """In how many bins the gap is within two standard errors."""
+        """Number of bins whose gap is within two standard errors."""
         said, seen, error = self.table[["predicted", "observed", "error"]].to_numpy().T
         return int(np.sum(np.abs(said - seen) <= 2 * error))
 
@@ -45,17 +45,18 @@ def reliability(
 
         error = sum_b n_b |mean(chance in b) - mean(happened in b)| / n
 
-    Rows of one query or one user go together, so errors and ``by_chance`` are of a bootstrap over
-    clusters: rows drawn one by one would make far less of chance, and call a calibrated forecast
-    miscalibrated. ``by_chance`` is the 0.95 quantile of the error of ``sample - all rows``, which
-    would be 0 in each bin if there were no chance.
+    Rows of one query or one user depend on each other, so errors and ``by_chance`` come from a
+    bootstrap over clusters. A bootstrap over single rows would understate chance, and call a
+    calibrated forecast miscalibrated. ``by_chance`` is the 0.95 quantile of the error of ``sample -
+    all rows``, which would be 0 in each bin without chance.
 
     Args:
-        chance: predicted probabilities, of rows that were not learned from.
-        happened: whether it did, false and true or 0 and 1.
-        cluster: a label each; rows with the same one go together. Absent: each by itself.
-        bins: how many; fewer come where many probabilities are the same.
-        samples: of the bootstrap.
+        chance: predicted probabilities, of rows that the forecast was not fitted to.
+        happened: whether the event happened: false and true, or 0 and 1.
+        cluster: a label for each row; rows with the same label form a cluster. Where absent, each
+            row is a cluster of its own.
+        bins: number of bins; there are fewer where many probabilities are the same.
+        samples: number of bootstrap samples.
         seed: of the bootstrap.
 
     Raises:
@@ -111,7 +112,7 @@ def reliability(
         shares.append(np.where(drawn > 0, times @ seen, np.nan) / np.maximum(drawn, 1))
         gaps.append(np.abs((times - 1) @ (seen - said)).sum())
     error = np.nanstd(shares, axis=0, ddof=1)
-    # Where all or nothing happened the bootstrap has no error; that of right probabilities has one.
+    # Where all or none happened, the bootstrap error is 0: take that of right probabilities.
     alike = np.sqrt(predicted * (1 - predicted) / (rows > 0).sum(axis=0))
     error = np.where((observed > 0) & (observed < 1), error, alike)
     table = pd.DataFrame(

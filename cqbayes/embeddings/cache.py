@@ -1,4 +1,7 @@
-"""Embeddings on disk, by the hash of what was embedded: one SQLite file, safe to kill and share."""
+"""A cache of embeddings on disk, under hashes of the texts: one SQLite file.
+
+Processes may share the file, and may be killed at any time.
+"""
 
 import sqlite3
 from collections.abc import Mapping, Sequence
@@ -8,17 +11,17 @@ from typing import Any
 
 import numpy as np
 
+from cqbayes._tools.files import cache_folder, writable_folder
 from cqbayes.errors import InputError
-from cqbayes.files import cache_folder, writable_folder
 
-AT_ONCE = 500  # keys in one question: SQLite has a limit
+AT_ONCE = 500  # keys in one query: SQLite has a limit
 
 
 class Cache:
-    """A store of vectors in ``folder/embeddings.sqlite``; a context manager.
+    """A context manager that stores vectors in ``folder/embeddings.sqlite``.
 
     Raises:
-        InputError: for a folder that cannot be written to, or a file that is no such store.
+        InputError: for a folder that cannot be written to, or a file that is no such cache.
     """
 
     def __init__(self, folder: str | Path | None = None) -> None:
@@ -41,7 +44,7 @@ class Cache:
         return self
 
     def _refused(self, error: sqlite3.DatabaseError) -> InputError:
-        # Another process may hold it, or have no right to it: nothing is wrong with the file.
+        # If the file is locked, or this process has no right to it, the file itself is fine.
         sound = isinstance(error, sqlite3.OperationalError) and "no such" not in str(error)
         remedy = "" if sound else "; delete the file"
         return InputError(f"{self.path}: expected a cache of embeddings, got: {error}{remedy}")
@@ -50,7 +53,7 @@ class Cache:
         self._file.close()
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, np.ndarray]:
-        """The vectors of those keys that are there."""
+        """The vectors of those ``keys`` that the cache holds."""
         found: dict[bytes, np.ndarray] = {}
         for start in range(0, len(keys), AT_ONCE):
             part = keys[start : start + AT_ONCE]
@@ -66,7 +69,7 @@ class Cache:
         return found
 
     def put(self, vectors: Mapping[bytes, np.ndarray]) -> None:
-        """Keeps all of them, or none where the disk is full."""
+        """Stores all vectors, or none if the disk is full."""
         rows = [(key, np.asarray(v, "<f4").tobytes()) for key, v in vectors.items()]
         try:
             with self._file:

@@ -1,20 +1,22 @@
-"""Contrastive refinement: queries on which the LLMs fare alike are moved together.
+"""Contrastive refinement: queries on which the LLMs have similar scores get similar contexts.
 
-A small projection head on frozen embeddings is trained with soft-label InfoNCE. Two queries are a
-positive pair to the degree that the LLMs' score profiles ``s_i`` in ``[0, 1]^N`` on them agree::
+A small projection head on frozen embeddings is trained with soft-label InfoNCE. The score profile
+``s_i`` in ``[0, 1]^N`` holds the LLMs' scores on query ``i``. The more two profiles agree, the more
+the two queries count as a positive pair::
 
-    q_ij = softmax_{j != i}( -||s_i - s_j||^2 / (agreement D) )         what is wanted
-    p_ij = softmax_{j != i}( z_i . z_j / temperature )                  what the contexts say
-    loss = - mean_i sum_{j != i} q_ij log p_ij  -  (the same with p = q, its least value)
+    q_ij = softmax_{j != i}( -||s_i - s_j||^2 / (agreement D) )         target
+    p_ij = softmax_{j != i}( z_i . z_j / temperature )                  from the contexts
+    loss = - mean_i sum_{j != i} q_ij log p_ij  -  (the same with p = q, the least value)
 
 over the pairs of a batch, with ``D`` the mean of ``||s_i - s_j||^2``. The temperature is learnt
-with the head: with a fixed one, contexts fall together before they come apart. The head begins as
-the principal components, and its hidden layer at zero, so that training starts from that baseline.
-It stops when the loss on queries that are held out *of the training split* has not fallen for some
-epochs, and goes back to where it was least.
+with the head: with a fixed temperature, contexts first fall together and only later come apart. The
+linear part of the head starts as the principal components and the hidden layer's output at zero, so
+training starts from this baseline. A part of the training split is held out for validation.
+Training stops when the validation loss has not fallen for some epochs, and returns the weights of
+the lowest validation loss.
 
 Source: van den Oord, Li and Vinyals, Representation learning with contrastive predictive coding,
-2018; that queries are paired by score profiles is arXiv 2602.02061's idea, this loss our reading.
+2018. Pairs of queries by score profiles are the idea of arXiv 2602.02061; this loss is our reading.
 """
 
 import hashlib
@@ -27,26 +29,26 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from cqbayes._tools.files import write_bytes
+from cqbayes._tools.progress import progress_bar
 from cqbayes.embeddings.pca import pca
 from cqbayes.embeddings.projection import Hidden, Projection, check_training, digest
 from cqbayes.errors import InputError
-from cqbayes.files import write_bytes
-from cqbayes.progress import bar
 
 
 class Settings(NamedTuple):
-    """How the head is trained. Defaults were chosen on parts of training splits alone.
+    """Settings of the training. The defaults were chosen on parts of training splits only.
 
     Attributes:
         hidden: units of the hidden layer; 0 for a linear head.
-        temperature: of the contexts' similarities, to begin with.
-        agreement: squared difference of two profiles at which a pair counts 1 / e, in units of its
+        temperature: initial temperature of the contexts' similarities.
+        agreement: squared difference of two profiles at which a pair counts 1 / e, in units of the
             mean over all pairs.
-        batch_size: queries whose pairs are compared.
-        learning_rate, weight_decay: of AdamW.
-        epochs: at most so many.
-        patience: epochs without a lower validation loss before it stops.
-        validation: share of the training queries that only say when to stop.
+        batch_size: queries in a batch; pairs are formed within a batch.
+        learning_rate, weight_decay: settings of AdamW.
+        epochs: most epochs.
+        patience: epochs without a lower validation loss after which training stops.
+        validation: share of the training queries that is held out for validation.
     """
 
     hidden: int = 256
@@ -61,7 +63,7 @@ class Settings(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """Losses after each epoch, above their least possible value, in nats."""
+    """Losses after each epoch, in nats; 0 is the least possible value."""
 
     training: list[float]
     validation: list[float]
@@ -80,19 +82,19 @@ def contrastive(
     checkpoint: str | Path | None = None,
     progress: bool = False,
 ) -> tuple[Projection, Curve]:
-    """Trains the head on training queries.
+    """A projection by contrastive refinement, with its training curve.
 
     Args:
-        embedding: of training queries only.
-        score: of each LLM's answer to them, in [0, 1].
-        dim: of the contexts.
+        embedding: embeddings of training queries only.
+        score: scores of each LLM's answers to these queries, in [0, 1].
+        dim: number of dimensions of the contexts.
         encoder: name of the encoder of the embeddings.
-        seed: decides the split, the batches and the initial hidden layer.
-        settings: of the training.
-        device: where to train; a CUDA device where there is one, else the CPU.
-        checkpoint: a file that is written after every epoch; where it is there, training goes on
-            from it, to the same result. One of other data or settings is refused.
-        progress: whether to show a bar.
+        seed: seed of the split, the batches and the initial hidden layer.
+        settings: settings of the training.
+        device: PyTorch device; if absent, a CUDA device if there is one, else the CPU.
+        checkpoint: a file that is written after every epoch. If the file exists, training continues
+            from it, to the same result. A checkpoint of other data or settings is refused.
+        progress: whether to show a progress bar.
 
     Returns:
         The projection, and the training curve.
@@ -116,7 +118,7 @@ def contrastive(
     parts = {"validation": order[:held_out], "training": order[held_out:]}
     start = pca(embedding[parts["training"]], dim, encoder=encoder)
     centred = embedding - start.mean
-    # At a mean square norm of 1, as sentence embeddings have: one learning rate fits any encoder.
+    # Scaled to a mean square norm of 1, so that one learning rate suits any encoder.
     norm = np.sqrt(np.mean(np.sum(centred[parts["training"]] ** 2, axis=1)))
     x, s = (
         {
@@ -130,7 +132,7 @@ def contrastive(
     if checkpoint is not None and Path(checkpoint).exists():
         made.restore(Path(checkpoint), identity)
 
-    # The mean over all pairs is twice the variance. Profiles that are all the same leave it at 0.
+    # The mean over all pairs is twice the variance. It is 0 if all profiles are the same.
     scale = settings.agreement * max(2 * float(s["training"].var(dim=0).sum()), 1e-12)
 
     def loss(name: str, rows: Any) -> Any:
@@ -139,11 +141,11 @@ def contrastive(
 
     with (
         _one_thread(),
-        bar("contrastive refinement", total=settings.epochs, show=progress) as advance,
+        progress_bar("contrastive refinement", total=settings.epochs, show=progress) as advance,
     ):
         advance(made.epoch)
         while made.epoch < settings.epochs and made.since_best < settings.patience:
-            # Batches by epoch, not by what was drawn before: a resumed training sees the same.
+            # Batches depend on the epoch only, so that a resumed training sees the same batches.
             rng = np.random.default_rng([seed, made.epoch])
             batches = _batches(rng.permutation(len(parts["training"])), settings.batch_size)
             made.train(loss, batches)
@@ -163,12 +165,12 @@ def contrastive(
 
 
 def soft_info_nce(z: Any, score: Any, temperature: Any, scale: float) -> Any:
-    """The loss of one batch, a tensor: 0 where the contexts say exactly what is wanted.
+    """The loss of one batch, a tensor; 0 if the contexts give exactly the target.
 
     Args:
         z: contexts ``[batch, dim]`` of any norm.
         score: profiles ``[batch, llm]``.
-        temperature: of the contexts' similarities.
+        temperature: temperature of the contexts' similarities.
         scale: ``agreement D`` above.
     """
     import torch  # pyright: ignore[reportMissingImports]
@@ -186,7 +188,7 @@ def soft_info_nce(z: Any, score: Any, temperature: Any, scale: float) -> Any:
 
 
 def _check(settings: Settings) -> None:
-    """Refuses settings with which nothing can be trained."""
+    """Refuses settings that are out of range."""
     least = {"hidden": 0, "batch_size": 2, "weight_decay": 0, "epochs": 0, "patience": 1}
     for name, value in settings._asdict().items():
         if name in least and not value >= least[name]:
@@ -198,7 +200,7 @@ def _check(settings: Settings) -> None:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """More of them only wait for one another in matrices this small, and round differently."""
+    """Limits PyTorch to one thread: small matrices gain nothing from more, and results differ."""
     import torch  # pyright: ignore[reportMissingImports]
 
     before = torch.get_num_threads()
@@ -210,12 +212,12 @@ def _one_thread() -> Iterator[None]:
 
 
 def _batches(rows: np.ndarray, size: int) -> list[np.ndarray]:
-    """Of nearly one size, none of a single query."""
+    """Batches of nearly equal size, none of a single query."""
     return np.array_split(rows, max(1, round(len(rows) / size)))
 
 
 def _identity(embedding: Any, score: Any, dim: int, seed: int, settings: Settings, encoder: str):
-    """What a training is of, so that another one's checkpoint is noticed."""
+    """Facts that identify a training, so that a checkpoint of another training is noticed."""
     digest = hashlib.sha256()
     for array in (embedding, score):
         digest.update(np.ascontiguousarray(array, np.float64).tobytes())
@@ -224,7 +226,7 @@ def _identity(embedding: Any, score: Any, dim: int, seed: int, settings: Setting
 
 
 class _Training:
-    """The head, its optimiser, and how far the training is. Mutable, as PyTorch's parts are."""
+    """State of a training: the head, its optimiser, losses and epoch. Mutable, as in PyTorch."""
 
     def __init__(self, linear: np.ndarray, settings: Settings, seed: int, device: Any) -> None:
         import torch  # pyright: ignore[reportMissingImports]
@@ -287,7 +289,7 @@ class _Training:
         return [w.cpu().numpy().astype(np.float64) for w in self.best]
 
     def saved(self, identity: dict[str, str]) -> bytes:
-        """All of it, in the bytes of a safetensors file."""
+        """The whole state as the bytes of a safetensors file."""
         from safetensors.torch import save  # pyright: ignore[reportMissingImports]
 
         tensors = {}
@@ -300,7 +302,7 @@ class _Training:
         return save(tensors, {**identity, "progress": progress, "sha256": whole})
 
     def restore(self, path: Path, identity: dict[str, str]) -> None:
-        """Goes on from a checkpoint."""
+        """Sets the state to that of a checkpoint."""
         from safetensors import (  # pyright: ignore[reportMissingImports]
             SafetensorError,
             safe_open,

@@ -1,4 +1,4 @@
-"""Principal components of training queries: the baseline that knows nothing of the LLMs."""
+"""Principal components of training queries: the baseline that does not use the LLMs' scores."""
 
 import numpy as np
 from jaxtyping import Float
@@ -8,11 +8,11 @@ from cqbayes.errors import InputError
 
 
 def pca(embedding: Float[np.ndarray, "query embedding"], dim: int, *, encoder: str) -> Projection:
-    """The ``dim`` leading components, each pointing to where its largest loading is positive.
+    """The projection on the ``dim`` leading components; each has a positive largest loading.
 
     Args:
-        embedding: of training queries.
-        dim: of the contexts.
+        embedding: embeddings of training queries.
+        dim: number of dimensions of the contexts.
         encoder: name of the encoder of the embeddings.
 
     Raises:
@@ -27,7 +27,7 @@ def pca(embedding: Float[np.ndarray, "query embedding"], dim: int, *, encoder: s
         )
     x = embedding.astype(np.float64)
     mean = x.mean(axis=0)
-    # By the covariance: queries are many, dimensions few.
+    # By the covariance matrix: there are many queries and few dimensions.
     _, vectors = np.linalg.eigh((x - mean).T @ (x - mean))
     components = vectors[:, ::-1][:, :dim]
     largest = np.abs(components).argmax(axis=0)

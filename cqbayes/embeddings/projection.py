@@ -4,8 +4,8 @@
 
     z(e) = (e - mean) A + gelu((e - mean) B + b) C,        context = z / ||z||
 
-``A`` is ``[embedding, dim]``; the second term, a hidden layer, is there after contrastive
-refinement only. Applying one needs NumPy alone. Files are safetensors: numbers and names, no code.
+``A`` is ``[embedding, dim]``. Only contrastive refinement has the second term, a hidden layer. A
+projection needs only NumPy to be applied. Files are safetensors: numbers and names, no code.
 """
 
 import hashlib
@@ -17,10 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from cqbayes.answers import SCORES, refuse
-from cqbayes.environments.scores import unit_rows
+from cqbayes._tools.files import write_bytes
+from cqbayes._tools.tables import refuse, unit_rows
 from cqbayes.errors import InputError
-from cqbayes.files import write_bytes
 
 FORMAT = "cqbayes.projection.1"
 
@@ -37,11 +36,11 @@ class Projection(NamedTuple):
     """A frozen map from embeddings to contexts.
 
     Attributes:
-        method: how it was fitted.
-        encoder: name of the encoder whose embeddings it takes, weights' digest included.
-        mean: of the training queries' embeddings ``[embedding]``.
+        method: name of the method that fitted it.
+        encoder: name of the encoder of the embeddings, with the digest of the encoder's weights.
+        mean: mean of the training queries' embeddings ``[embedding]``.
         linear: ``A`` above.
-        hidden: of contrastive refinement, or None.
+        hidden: the hidden layer of contrastive refinement, or None.
     """
 
     method: str
@@ -60,8 +59,8 @@ class Projection(NamedTuple):
         """Unit-norm contexts of embeddings.
 
         Args:
-            embedding: of queries.
-            encoder: name of the encoder that they are of, to be checked.
+            embedding: embeddings of queries.
+            encoder: name of the encoder of these embeddings, for a check.
 
         Raises:
             InputError: for embeddings of another encoder or width.
@@ -84,7 +83,7 @@ class Projection(NamedTuple):
 
 
 def _gelu(x: np.ndarray) -> np.ndarray:
-    """By the hyperbolic tangent, as ``torch.nn.functional.gelu(x, approximate="tanh")``."""
+    """GELU as ``torch.nn.functional.gelu(x, approximate="tanh")`` computes it."""
     return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
 
 
@@ -92,38 +91,39 @@ def check_training(
     embedding: Float[np.ndarray, "query embedding"],
     score: Float[np.ndarray, "query llm"] | None = None,
 ) -> None:
-    """Refuses training queries that no projection can be fitted to.
+    """Refuses training queries to which no projection can be fitted.
 
     Raises:
-        InputError: for embeddings that are not finite or all the same, and for scores of other
-            queries or outside [0, 1].
+        InputError: for embeddings that are not finite or all the same, and for scores outside
+            [0, 1] or without one row for each embedding.
     """
     if embedding.ndim != 2 or (embedding == embedding[:1]).all():
         raise InputError(
-            f"embeddings: expected some that differ, one row a query, got shape {embedding.shape}"
+            f"embeddings: expected a row for each query, not all the same, got {embedding.shape}"
         )
     refuse("embeddings", ~np.isfinite(embedding), "finite numbers")
     if score is None:
         return
     if score.ndim != 2 or len(score) != len(embedding):
         raise InputError(
-            f"scores: expected {len(embedding)} rows, one column an LLM, got shape {score.shape}"
+            f"scores: expected {len(embedding)} rows, and a column for each LLM, got shape "
+            f"{score.shape}"
         )
-    refuse("scores", ~((score >= 0) & (score <= 1)), SCORES)
+    refuse("scores", ~((score >= 0) & (score <= 1)), "scores in [0, 1], one for each LLM")
 
 
 def raw(width: int, *, encoder: str) -> Projection:
-    """No projection: the embeddings themselves, of ``width`` dimensions."""
+    """The identity projection, for embeddings of ``width`` dimensions."""
     return Projection("raw", encoder, np.zeros(width), np.eye(width))
 
 
 def save_projection(path: str | Path, projection: Projection, **facts: Any) -> None:
-    """Writes a projection, whole or not at all.
+    """Writes a projection to a file; a failed write leaves no partial file.
 
     Args:
-        path: a file; ``.safetensors`` is usual.
-        projection: what to write.
-        facts: further settings to be kept with it, such as the seed.
+        path: name of the file, usually with the ending ``.safetensors``.
+        projection: the projection to write.
+        facts: further settings to store in the file, such as the seed.
     """
     from safetensors.numpy import save  # pyright: ignore[reportMissingImports]
 
@@ -137,7 +137,7 @@ def save_projection(path: str | Path, projection: Projection, **facts: Any) -> N
         "sha256": digest(contiguous),
         "facts": facts,
     }
-    # All under one key: the order of several is not always the same.
+    # All metadata under one key, since safetensors does not keep the order of keys.
     write_bytes(save(contiguous, {FORMAT: json.dumps(named, sort_keys=True)}), path)
 
 
@@ -151,14 +151,14 @@ def digest(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def load_projection(path: str | Path, *, encoder: str | None = None) -> Projection:
-    """Reads a projection.
+    """A projection from a file of :func:`save_projection`.
 
     Args:
-        path: of the file.
-        encoder: name of the encoder that it is to be used with, to be checked.
+        path: name of the file.
+        encoder: name of the encoder to use with the projection, for a check.
 
     Raises:
-        InputError: for a file that is no projection, is damaged, or is of another encoder.
+        InputError: for a file that holds no projection, is damaged, or belongs to another encoder.
     """
     from safetensors import SafetensorError, safe_open  # pyright: ignore[reportMissingImports]
 
@@ -178,7 +178,9 @@ def load_projection(path: str | Path, *, encoder: str | None = None) -> Projecti
     if not named or set(arrays) not in whole:
         raise InputError(f"{path}: expected a projection as save_projection writes it, got another")
     if facts.get("sha256") != digest(arrays):
-        raise InputError(f"{path}: expected the numbers that were saved, got damaged ones")
+        raise InputError(
+            f"{path}: expected the numbers that were saved, got damaged ones; fit again"
+        )
     layer = Hidden(*(arrays[name] for name in hidden)) if len(arrays) > 2 else None
     made = Projection(facts["method"], facts["encoder"], arrays["mean"], arrays["linear"], layer)
     if not _fits(made):

@@ -1,7 +1,8 @@
-"""Supervised linear projection: the directions of embeddings that say most of the LLMs' scores.
+"""Supervised linear projection: directions of embeddings that best predict the LLMs' scores.
 
 Partial least squares of scores on embeddings: each component has the largest covariance with the
-scores that is left after the ones before. The linear baseline of contrastive refinement.
+part of the scores that earlier components leave. It is the linear baseline of contrastive
+refinement.
 
 Source: Wold, Sjöström and Eriksson, PLS-regression, 2001; scikit-learn's ``PLSRegression``.
 """
@@ -20,17 +21,18 @@ def supervised(
     *,
     encoder: str,
 ) -> Projection:
-    """``dim`` components of partial least squares, scaled to one variance each.
+    """The projection on ``dim`` components of partial least squares, each scaled to variance 1.
 
     Args:
-        embedding: of training queries.
-        score: of each LLM's answer to them, in [0, 1].
-        dim: of the contexts.
+        embedding: embeddings of training queries.
+        score: scores of each LLM's answers to these queries, in [0, 1].
+        dim: number of dimensions of the contexts.
         encoder: name of the encoder of the embeddings.
 
     Raises:
-        InputError: for more dimensions than there are queries or embedding dimensions or than tell
-            the scores apart, and for embeddings or scores that cannot be meant.
+        InputError: for more dimensions than queries, embedding dimensions or dimensions that
+            predict scores; for embeddings that are not finite or all the same; for scores outside
+            [0, 1] or all the same.
     """
     check_training(embedding, score)
     if not 1 <= dim <= min(embedding.shape):
@@ -39,7 +41,7 @@ def supervised(
             f"{embedding.shape}, got {dim}"
         )
     if (score == score[0]).all():
-        raise InputError("scores: expected some that differ among queries, got all the same")
+        raise InputError("scores: expected scores that differ among queries, got the same for all")
     from sklearn.cross_decomposition import (  # pyright: ignore[reportMissingImports]
         PLSRegression,
     )
@@ -50,7 +52,7 @@ def supervised(
     spread = ((x - x.mean(axis=0)) @ linear).std(axis=0)
     if not (spread > 0).all():
         raise InputError(
-            f"dim: expected at most the {(spread > 0).sum()} dimensions of these embeddings that "
-            f"say something of the scores, got {dim}"
+            f"dim: expected at most {(spread > 0).sum()}, the number of dimensions of these "
+            f"embeddings that predict scores, got {dim}"
         )
     return Projection("supervised", encoder, x.mean(axis=0), linear / spread)

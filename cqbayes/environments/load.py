@@ -1,24 +1,24 @@
-"""How much a queue can carry, and refusing what it cannot."""
+"""The load of a queue: its capacity, and checks that arrivals stay below it."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from cqbayes.assortment import best_assortment
-from cqbayes.choice import departure_probability
-from cqbayes.environments import Population
+from cqbayes.choice.assortments import best_assortment
+from cqbayes.choice.mnl import departure_probability
+from cqbayes.environments.environment import Population
 from cqbayes.errors import InputError
 
 
 def capacity(
     population: Population, slate_size: int = 1, num_queries: int = 8_192, services: int = 1
 ) -> Array:
-    """The arrival rate at which even the oracle's queue just fails to be stable.
+    """The arrival rate from which on even the oracle's queue is unstable.
 
-    A query keeps its context when it is asked again, so with the best assortment it takes
-    ``1 / p*(x)`` services on average, and the server keeps up below ``services / E[1 / p*(x)]``
-    arrivals a round, ``p*(x) = max_S p(x, S)``. The mean is over ``num_queries`` simulated
+    A query keeps its context when it is served again. With the best assortment it therefore takes
+    ``1 / p*(x)`` services on average, where ``p*(x) = max_S p(x, S)``. The queue is stable below
+    ``services / E[1 / p*(x)]`` arrivals in a round. The mean is over ``num_queries`` simulated
     arrivals.
     """
     queries = jax.vmap(population.draw)(jax.random.split(jax.random.key(1), num_queries))
@@ -28,7 +28,7 @@ def capacity(
 
 
 def check_rate(arrival_rate: np.ndarray) -> None:
-    """Refuses what is not a probability."""
+    """Refuses arrival rates that are not probabilities."""
     wrong = arrival_rate[~((arrival_rate >= 0) & (arrival_rate <= 1))]
     if wrong.size:
         raise InputError(
@@ -39,15 +39,16 @@ def check_rate(arrival_rate: np.ndarray) -> None:
 def check_stable(
     arrival_rate: Array | np.ndarray, limit: Array, allowed: bool = False
 ) -> str | None:
-    """What is to be said of a load that no policy can carry, or None.
+    """A warning if the load is unstable, so that no policy can serve it; otherwise None.
 
     Args:
-        arrival_rate: arrivals a round, of one world or several; of a trace, ``arrivals.rate``.
-        limit: :func:`capacity` of the same.
-        allowed: whether such a load is wanted.
+        arrival_rate: mean arrivals in a round, of one environment or several; for a trace,
+            ``arrivals.rate``.
+        limit: :func:`capacity` of the same environments.
+        allowed: whether to allow an unstable load.
 
     Raises:
-        InputError: if it is not.
+        InputError: for an unstable load that is not allowed.
     """
     rate, most = np.broadcast_arrays(np.asarray(arrival_rate), np.asarray(limit))
     if (rate < most).all():

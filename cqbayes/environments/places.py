@@ -1,4 +1,4 @@
-"""Waiting queries as rows of numbers: moving a query is one read and one write."""
+"""Waiting queries as rows of numbers: one read and one write move a query."""
 
 from typing import NamedTuple
 
@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from cqbayes.environments import Population, Query
+from cqbayes.environments.environment import Population, Query
 from cqbayes.environments.rules import Rules
 
 
 class Place(NamedTuple):
-    """What is known of a waiting query; the columns that no rule asks for are None."""
+    """All columns of a waiting query; a column that the rules do not need is None."""
 
     context: Float[Array, "*room dim"]
     utility: Float[Array, "*room llm"]
@@ -27,13 +27,13 @@ class Place(NamedTuple):
 
 
 def draw_with_utility(population: Population, key: PRNGKeyArray) -> tuple[Query, Array]:
-    """One arrival and what it truly thinks."""
+    """One arrival and its true utilities ``[llm]``."""
     query = population.draw(key)
     return query, population.utility(query)
 
 
 def blank_place(population: Population, rules: Rules) -> Place:
-    """Shapes and types of one place in a queue by these rules."""
+    """Shapes and types of one place in a queue with these rules."""
 
     def one(key: PRNGKeyArray) -> Place:
         query, utility = draw_with_utility(population, key)
@@ -54,12 +54,12 @@ def blank_place(population: Population, rules: Rules) -> Place:
 
 
 def width(like: Place) -> int:
-    """How many numbers a place takes."""
+    """Number of numbers in one place."""
     return sum(max(1, int(np.prod(leaf.shape))) for leaf in jax.tree.leaves(like))
 
 
 def pack(place: Place) -> Float[Array, "*room number"]:
-    """The columns of places side by side; integers keep their bits."""
+    """Columns of places side by side as one array; integers keep their bits."""
     dtype = place.context.dtype
     whole = jnp.int32 if dtype.itemsize == 4 else jnp.int64
 
@@ -73,7 +73,7 @@ def pack(place: Place) -> Float[Array, "*room number"]:
 
 
 def unpack(rows: Float[Array, "*room number"], like: Place) -> Place:
-    """The places whose columns stand side by side; ``like`` gives their shapes and types."""
+    """The places that :func:`pack` put into ``rows``; ``like`` gives their shapes and types."""
     begin, columns = 0, []
     for shape in jax.tree.leaves(like):
         size = shape.shape[0] if shape.ndim else 1

@@ -1,12 +1,12 @@
 """The retrial queue: discrete rounds, one preemptive service a round, Bernoulli arrivals.
 
-In a round: the policy picks one waiting query and an assortment; the outcome is drawn; a taken
-answer departs the query, a retry leaves it waiting; with probability ``arrival_rate`` a query
-arrives, to be served from the next round on::
+In a round, the policy picks one waiting query and an assortment, and the outcome is drawn. If an
+answer is taken, the query departs; after a retry it waits on. With probability ``arrival_rate`` a
+new query arrives, which can be served from the next round on::
 
     Q(t + 1) = Q(t) - D(t) - L(t) + A(t)
 
-``D`` departures, ``L`` queries that lost patience, ``A`` arrivals.
+``Q`` is the queue length, ``D`` departures, ``L`` queries that lost patience, ``A`` arrivals.
 :class:`cqbayes.environments.rules.Rules` has generalisations, all of them off by default.
 """
 
@@ -20,21 +20,29 @@ from jax.core import Tracer
 from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from cqbayes.assortment import best_assortment, checked_offers, value
-from cqbayes.choice import ChoiceData, departure_probability, normaliser
-from cqbayes.environments import Environment, Metrics, Population, Query, Survey
+from cqbayes.choice.assortments import best_assortment, checked_offers, value
+from cqbayes.choice.data import ChoiceData
+from cqbayes.choice.mnl import departure_probability, normaliser
+from cqbayes.environments.environment import (
+    Action,
+    Environment,
+    Metrics,
+    Observation,
+    Population,
+    Query,
+    Survey,
+)
 from cqbayes.environments.load import check_rate
 from cqbayes.environments.places import Place, blank_place, draw_with_utility, pack, unpack, width
 from cqbayes.environments.rules import Arrivals, Rules, check_arrivals, check_rules
 from cqbayes.environments.synthetic import is_linear
 from cqbayes.errors import InputError
-from cqbayes.policies import Action, Observation
 
 NEVER = np.iinfo(np.int32).max
 
 
 class Chance(NamedTuple):
-    """What a round has in store: uniform numbers, and who asks if somebody does."""
+    """All random numbers of a round, and the queries that arrive if there are arrivals."""
 
     outcome: Float[Array, ""]
     arrival: Float[Array, ""]
@@ -45,9 +53,9 @@ class Chance(NamedTuple):
 
 
 class QueueState(NamedTuple):
-    """The waiting queries fill the first ``queue_length`` rows, in no order.
+    """State of the queue: waiting queries fill the first ``queue_length`` rows, in no order.
 
-    A row is one :class:`Place`, its numbers side by side: moving a query is one write.
+    A row holds the numbers of one :class:`Place` side by side, so that one write moves a query.
     """
 
     round: Int[Array, ""]
@@ -58,10 +66,10 @@ class QueueState(NamedTuple):
 
 
 class _World(NamedTuple):
-    """All that a queue is made of."""
+    """Population, arrivals and values of a queue."""
 
     population: Population
-    arrivals: Float[Array, ""] | Int[Array, " round"]  # a rate, or how many in each round
+    arrivals: Float[Array, ""] | Int[Array, " round"]  # a rate, or counts
     values: Float[Array, " llm"] | None
 
 
@@ -77,25 +85,29 @@ def retrial_queue(
     """The retrial queue over a population.
 
     Args:
-        population: who asks, and what they truly think.
+        population: the users' queries and true utilities.
         arrival_rate: probability of an arrival in a round, in [0, 1].
-        slate_size: most LLMs that answer one query: what regret is measured against.
-        values: worth of each LLM's answer when it is taken, in [0, 1]: routing and matching regret
-            are then of expected reward. 1 each where absent.
+        slate_size: most LLMs that answer one query; regret compares with the best such slate.
+        values: worth of each LLM's answer when it is taken, in [0, 1]. Routing and matching regret
+            are then regret of expected reward. Each is 1 if absent.
         rules: generalisations of the plain queue.
-        arrivals: how many queries arrive in each round, instead of ``arrival_rate``: made from a
-            trace by :mod:`cqbayes.environments.traffic`. Begun again where a run is longer.
+        arrivals: number of arrivals in each round, instead of ``arrival_rate``;
+            :mod:`cqbayes.environments.traffic` makes them from a trace. A longer run starts them
+            again from the beginning.
 
     Raises:
         InputError: for an arrival rate outside [0, 1], arrivals that are negative or more than
-            their ``most``, a slate larger than the LLMs, values outside [0, 1], or rules that are
-            out of range or contradict each other.
+            their ``most``, a slate of more LLMs than there are, values outside [0, 1], or rules
+            that are out of range or contradict each other.
     """
     num_llms = eqx.filter_eval_shape(draw_with_utility, population, jax.random.key(0))[1].shape[-1]
     values = checked_offers(slate_size, values, num_llms)
     check_rules(rules)
     if (arrival_rate is None) == (arrivals is None):
-        raise InputError("retrial_queue: expected an arrival rate or a trace of arrivals, not both")
+        came = "neither" if arrivals is None else "both"
+        raise InputError(
+            f"retrial_queue: expected an arrival rate or a trace of arrivals, got {came}"
+        )
     if arrivals is not None:
         check_arrivals(arrivals)
         most, incoming = max(arrivals.most, 1), arrivals.counts
@@ -143,7 +155,7 @@ def _among(state: QueueState, places: int) -> QueueState:
 
 
 def _servable(rules: Rules, state: QueueState, places: Place) -> Bool[Array, " room"] | None:
-    """Who can be served now, or None where all can."""
+    """Which queries can be served now, or None if all can."""
     if places.returns is None:
         return None
     present = jnp.arange(state.rows.shape[0]) < state.queue_length
@@ -198,7 +210,7 @@ def _chance(world: _World, rules: Rules, most: int, key: PRNGKeyArray) -> Chance
 
 
 def _newcomers(world: _World, rules: Rules, slate_size: int, now: Array, chance: Chance) -> Place:
-    """Those who would arrive, ``[most]``."""
+    """The queries that may arrive in this round, ``[most]``."""
     query = chance.query
     utility = jax.vmap(world.population.utility)(query)
     best = _best_value(utility, utility, slate_size, world.values)
@@ -223,13 +235,13 @@ def _newcomers(world: _World, rules: Rules, slate_size: int, now: Array, chance:
 
 
 def _best_value(believed: Array, utility: Array, slate_size: int, values: Array | None) -> Array:
-    """True ``v`` of the assortments that are best by what is believed."""
+    """True ``v`` of the assortments that are best under the utilities ``believed``."""
     offered, _ = best_assortment(believed, slate_size, values)
     return value(utility, offered, values)
 
 
 def _geometric(luck: Array, mean: float) -> Int[Array, "..."]:
-    """Rounds, from 1 on, until something that happens with probability ``1 / mean`` in each."""
+    """Geometric numbers of rounds, from 1 on, with the given mean, from uniform ``luck``."""
     if mean == 1:
         return jnp.ones(luck.shape, jnp.int32)
     rounds = jnp.ceil(jnp.log1p(-luck) / np.log1p(-1 / mean))
@@ -260,8 +272,8 @@ def _step(
         back = now + _away(rules, chance)
         tried = tried._replace(returns=jnp.where(busy, back, tried.returns))
     left = state.queue_length - departed
-    # The last query moves into the place that is left empty, so that the queue stays dense: the
-    # cost of a round does not depend on how many wait.
+    # The last query moves into the empty place, so that the queue stays dense: the cost of a round
+    # does not depend on the queue length.
     filling = jnp.where(departed, state.rows[jnp.maximum(left, 0) % room], pack(tried))
     rows = state.rows.at[action.query].set(filling)
     if rules.blocked:
@@ -274,7 +286,7 @@ def _step(
 
     arrived = _arrivals(world, now, chance) * last_service
     newcomers = pack(_newcomers(world, rules, slate_size, now, chance))
-    # Those who did not arrive, or find no place, are written nowhere.
+    # Queries that do not arrive, or find no free place, are not written.
     position = jnp.arange(newcomers.shape[0])
     place = jnp.where(position < arrived, left + position, room)
     rows = rows.at[place].set(newcomers, mode="drop")
@@ -320,7 +332,7 @@ def _step(
 
 
 def _linear_value(population: Population, served: Place, best: Array, busy: Array) -> Array:
-    """``v`` of what the best linear parameter would have offered, NaN where nobody knows."""
+    """``v`` of the assortment that the best linear parameter would offer; NaN if not known."""
     if served.linear is not None:
         return jnp.where(busy, served.linear, 0)
     return best if is_linear(population) else jnp.full_like(best, jnp.nan)
@@ -342,12 +354,12 @@ def _away(rules: Rules, chance: Chance) -> Int[Array, ""] | int:
 
 
 def _sent_away(rules: Rules, chance: Chance, now: Array, rows: Array, blank: Place) -> Array:
-    """Into orbit with all who were there in this round and found no server."""
+    """The rows, after all queries that were present and not served have gone into orbit."""
     places = unpack(rows, blank)
     assert places.returns is not None
     assert chance.orbit is not None
     luck = jax.random.uniform(chance.orbit, (rows.shape[0],))
-    # The first round after this one in which it tries again, and finds the server free or not.
+    # The round of the next try, at which the server may be free or busy.
     again = now + _geometric(luck, rules.retrial_delay)
     turned_away = places.returns <= now
     return pack(places._replace(returns=jnp.where(turned_away, again, places.returns)))
@@ -356,7 +368,7 @@ def _sent_away(rules: Rules, chance: Chance, now: Array, rows: Array, blank: Pla
 def _without_the_impatient(
     rules: Rules, now: Array, rows: Array, queue_length: Array, blank: Place
 ) -> tuple[Array, Int[Array, ""]]:
-    """The rows of those who stay, dense and in their order, and how many they are."""
+    """The rows of the queries that stay, dense and in their order, and their number."""
     places = unpack(rows, blank)
     assert places.leaves is not None
     present = jnp.arange(rows.shape[0]) < queue_length
@@ -370,10 +382,10 @@ def _without_the_impatient(
 def _outcome(
     utility: Float[Array, " llm"], offered: Bool[Array, " llm"], luck: Float[Array, ""]
 ) -> Int[Array, ""]:
-    """The choice decided by one uniform number: an answer is taken if it is below ``p(x, S)``.
+    """The choice, given a uniform number ``luck``: an answer is taken if ``luck < p(x, S)``.
 
-    Policies that share the number are coupled: who offers the better assortment departs the query
-    whenever the other one does.
+    Two policies with the same ``luck`` are coupled: if the query departs with the worse assortment,
+    it also departs with the better one.
     """
     ends = jnp.cumsum(normaliser(utility, offered).shares)
     return jnp.where(luck < ends[-1], jnp.sum(luck >= ends) + 1, 0).astype(jnp.int32)

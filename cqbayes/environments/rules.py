@@ -1,4 +1,4 @@
-"""How a queue may differ from the plain one."""
+"""Rules of a queue beyond the plain one, and arrivals from a trace."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -14,18 +14,18 @@ class Rules(NamedTuple):
     """How a queue differs from the plain one.
 
     Attributes:
-        services: services in one round, each of another query. A run's rows are then services:
-            round ``t`` is rows ``services * (t - 1) + 1`` to ``services * t``.
-        preemptive: whether another query may be served while one is not done. If not, a query
-            that was served once is served until it departs.
-        retrial_delay: mean of the rounds, geometric from 1 on, that a query stays away in orbit
-            before it comes back; 0 where it waits on the spot.
-        blocked: who goes into orbit: with False queries whose user retries (delayed feedback); with
-            True every query that is there in a round and not served as well, as in the classical
-            retrial queue, which has no waiting room. ``retrial_delay`` is then the mean of the
-            rounds from one try to the next.
-        patience: mean of the rounds, geometric, after which a query leaves unserved; None for ever.
-            A service that was begun is not broken off where services are not preemptive.
+        services: services in one round, each for a different query. The rows of a run are then
+            services: round ``t`` is rows ``services * (t - 1) + 1`` to ``services * t``.
+        preemptive: whether the server may turn to another query before a query departs. If False, a
+            query that was served once is served until it departs.
+        retrial_delay: mean number of rounds that a query spends in orbit before it comes back;
+            geometric, from 1 on. With 0 queries wait without an orbit.
+        blocked: which queries go into orbit. False: only queries whose user retries (delayed
+            feedback). True: also every query that is present in a round and not served, as in the
+            classical retrial queue, which has no waiting room; ``retrial_delay`` is then the mean
+            number of rounds from one try to the next.
+        patience: mean number of rounds after which a query leaves unserved; geometric. With None
+            queries never leave unserved. If not ``preemptive``, a query once served stays.
     """
 
     services: int = 1
@@ -36,15 +36,15 @@ class Rules(NamedTuple):
 
     @property
     def absent(self) -> bool:
-        """Whether a waiting query may for a while not be there to be served."""
+        """Whether some waiting queries may be unavailable for service in a round."""
         return self.retrial_delay > 0 or self.services > 1
 
 
 def rules_of(settings: Mapping[str, Any]) -> Rules:
-    """The rules that a table of settings asks for, as a sweep's file has it.
+    """The rules in a table of settings, such as a sweep's file has.
 
     Raises:
-        InputError: for a field that is none of the rules', or of another type.
+        InputError: for an unknown name, or a value of another type.
 
     Example:
         >>> rules_of({"services": 2}).services
@@ -67,7 +67,7 @@ class Arrivals(NamedTuple):
 
     Attributes:
         counts: ``[round]``, or ``[seed, round]`` for :func:`equinox.filter_vmap`.
-        most: the largest of them, which rounds are prepared for.
+        most: largest count; arrays of a round have room for so many arrivals.
     """
 
     counts: Int[Array, "*seed round"]
@@ -75,15 +75,16 @@ class Arrivals(NamedTuple):
 
     @property
     def rate(self) -> Float[np.ndarray, "*seed"]:
-        """Mean arrivals a round."""
+        """Mean number of arrivals in a round."""
         return np.asarray(np.asarray(self.counts).mean(axis=-1))
 
 
 def check_arrivals(arrivals: Arrivals) -> None:
-    """Refuses counts that no queue can follow. What is mapped over is not seen.
+    """Refuses counts that are out of range. Counts under ``vmap`` or ``jit`` are not checked.
 
     Raises:
-        InputError: for counts that are negative or above ``most``, or not one for each round.
+        InputError: for counts that are negative or above ``most``, or of another shape than one
+            count for each round.
     """
     counts, most = arrivals
     if isinstance(counts, Tracer):
@@ -96,14 +97,14 @@ def check_arrivals(arrivals: Arrivals) -> None:
     least, largest = int(np.min(counts)), int(np.max(counts))
     if least < 0 or largest > most:
         raise InputError(
-            f"arrivals: expected counts from 0 to most, which is {most}, got {least} to {largest}"
+            f"arrivals: expected counts from 0 to most ({most}), got {least} to {largest}"
         )
 
 
 def check_rules(rules: Rules) -> None:
     """Refuses rules that are out of range or contradict each other."""
     if rules.services < 1:
-        raise InputError(f"services: expected at least one a round, got {rules.services}")
+        raise InputError(f"services: expected at least one in a round, got {rules.services}")
     if not (rules.retrial_delay == 0 or 1 <= rules.retrial_delay < np.inf):
         raise InputError(
             f"retrial_delay: expected a mean of 1 round or more, or 0, got {rules.retrial_delay}"
@@ -111,9 +112,9 @@ def check_rules(rules: Rules) -> None:
     if rules.patience is not None and not 1 <= rules.patience < np.inf:
         raise InputError(f"patience: expected a mean of 1 round or more, got {rules.patience}")
     if rules.blocked and not rules.retrial_delay:
-        raise InputError("blocked: expected a retrial_delay, the mean time in orbit")
+        raise InputError("blocked: expected a retrial_delay (mean time in orbit), got none; set it")
     if rules.retrial_delay and not rules.blocked and not rules.preemptive:
         raise InputError(
-            "preemptive: a query that is away cannot keep its server; expected preemptive=True "
-            "with retrial_delay, or blocked=True"
+            "preemptive: expected True with a retrial_delay, got False; a query in orbit cannot "
+            "keep its server, so set preemptive=True or blocked=True"
         )

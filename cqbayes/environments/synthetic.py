@@ -1,17 +1,17 @@
-"""Synthetic truth: a disjoint linear utility over contexts drawn in the unit ball. Simulated."""
+"""Synthetic users: true utilities are linear, and contexts are drawn in the unit ball."""
 
 import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from cqbayes.environments import Population, Query
+from cqbayes.environments.environment import Population, Query
 
 
 def synthetic(key: PRNGKeyArray, num_llms: int = 5, dim: int = 5, bound: float = 2.0) -> Population:
-    """``u_j = x . theta_j`` with ``theta_jk ~ Uniform(-bound, bound)``.
+    """A population with ``u_j = x . theta_j`` and ``theta_jk ~ Uniform(-bound, bound)``.
 
-    Contexts are uniform in ``[-1, 1]^d``, scaled to norm 1 where they lie outside the unit ball.
+    Contexts are uniform in ``[-1, 1]^d``; contexts outside the unit ball are scaled to norm 1.
 
     Example:
         >>> import jax
@@ -24,12 +24,12 @@ def synthetic(key: PRNGKeyArray, num_llms: int = 5, dim: int = 5, bound: float =
 
 
 def linear(theta: Float[Array, "llm dim"]) -> Population:
-    """The same with given parameters."""
+    """A population like that of :func:`synthetic`, with given parameters ``theta``."""
     return Population(draw=Partial(_draw, theta.shape[1]), utility=Partial(_linear, theta))
 
 
 def is_linear(population: Population) -> bool:
-    """Whether the truth is known to be linear: whether :func:`linear` made its utilities."""
+    """Whether :func:`linear` made the population, so that true utilities are surely linear."""
     return getattr(population.utility, "func", None) is _linear
 
 

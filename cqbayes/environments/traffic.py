@@ -1,7 +1,8 @@
-"""Arrivals from a real trace: replayed, rescaled to a load, resampled for many seeds.
+"""Arrivals from a real trace, rescaled to a load and resampled for many seeds.
 
-A trace is the times of requests in seconds. It is cut into rounds of one length, chosen so that on
-average ``arrival_rate`` requests fall into a round; several may, unlike in the plain queue.
+A trace is a list of times of requests, in seconds. It is cut into rounds of equal length, so that
+on average ``arrival_rate`` requests fall into a round. Unlike in the plain queue, several requests
+may fall into one round.
 """
 
 from pathlib import Path
@@ -16,8 +17,8 @@ from jaxtyping import Float, Int, PRNGKeyArray
 from cqbayes.environments.rules import Arrivals
 from cqbayes.errors import InputError
 
-# The longest gap of a trace, unless somebody says otherwise: a share of its span, or of few
-# requests as many mean gaps; and not that many times as long as the tenth longest gap.
+# Limits of the longest gap of a trace if longest_gap is absent: the larger of a share of its span
+# and a number of mean gaps; with FEWEST_GAPS gaps or more, also a multiple of the tenth longest.
 SHARE_OF_SPAN, MEAN_GAPS = 0.1, 10.0
 TIMES_THE_TENTH, FEWEST_GAPS = 20.0, 50
 MOST_ROUNDS = 50_000_000
@@ -29,12 +30,13 @@ def read_trace(
     """Times of a trace's requests in seconds, the first at 0, from Parquet.
 
     Args:
-        path: a file with a column ``t_s`` of seconds, and ``trace`` where it holds several traces.
-        name: which of them.
+        path: a file with a column ``t_s`` of seconds, and a column ``trace`` of names if it holds
+            several traces.
+        name: name of the trace.
         longest_gap: as in :func:`check_times`.
 
     Raises:
-        InputError: for a file that cannot be read, absent columns, an unknown trace, or times that
+        InputError: for a file that cannot be read, missing columns, an unknown trace, or times that
             :func:`check_times` refuses.
     """
     try:
@@ -59,43 +61,48 @@ def read_trace(
         if name is not None:
             frame = frame[frame["trace"] == name]
     elif name is not None:
-        raise InputError(f"{path}: expected a column trace to find {name} in, found none")
+        raise InputError(f"{path}: expected a column trace with the name {name}, found none")
     times = frame["t_s"].to_numpy(float)
     check_times(times, longest_gap=longest_gap)
     return times - times[0]
 
 
 def check_times(times: Float[np.ndarray, " request"], *, longest_gap: float | None = None) -> None:
-    """Refuses times that are not in order, not finite, or of which a stretch is missing.
+    """Refuses times that are not in order, are not finite, or have a too long gap.
 
-    A missing stretch looks like a gap that is much longer than all others. Where ``longest_gap`` is
-    absent, a gap is too long if it is longer than a tenth of the span (of fewer than 100 gaps, ten
-    mean gaps), or of 50 gaps or more, longer than 20 times the tenth longest. Real traces are
-    bursty, and their own longest gaps must pass: in two traces of an hour of Azure's LLMs these are
-    24 and 557 mean gaps, but 2.4 and 2.8 times the tenth longest. In 20,000 requests of steady
-    traffic a hole of 200 mean gaps is noticed. In the burstier of the two, whose gaps spread 12
-    times as much as the other's, a hole is noticed only from 344 seconds on, the tenth of the span:
-    shorter ones cannot be told from its lulls, the longest of which has 217.
+    A missing part of a trace looks like a gap that is much longer than all other gaps. If
+    ``longest_gap`` is absent, a gap is too long in two cases: it is longer than a tenth of the span
+    (with fewer than 100 gaps: ten mean gaps), or there are 50 gaps or more and it is longer than 20
+    times the tenth longest gap.
+
+    Real traces are bursty, and their own longest gaps must pass. In two one-hour traces of Azure's
+    LLMs the longest gap is 24 and 557 mean gaps long, but only 2.4 and 2.8 times the tenth longest
+    gap. In 20,000 requests of steady traffic a hole of 200 mean gaps is noticed. In the burstier
+    Azure trace, whose gaps spread 12 times as much as those of the other, a hole is noticed only
+    from 344 seconds on, a tenth of the span. A shorter hole cannot be told from a natural gap: the
+    longest natural gap has 217 seconds.
 
     Args:
-        times: of requests, in seconds.
+        times: times of requests, in seconds.
         longest_gap: most seconds between two requests.
 
     Raises:
-        InputError: names the row, from 0.
+        InputError: for such times; the message gives the row, counted from 0.
     """
     if times.ndim != 1 or times.size < 2:
         raise InputError(f"trace: expected at least two times, got shape {times.shape}")
     if not np.isfinite(times).all():
         row = int(np.argmin(np.isfinite(times)))
-        raise InputError(f"trace: expected finite times, row {row} is {times[row]}")
+        raise InputError(
+            f"trace: expected finite times, row {row} is {times[row]}; remove this row"
+        )
     gaps = np.diff(times)
     if (gaps < 0).any():
         row = int(np.argmax(gaps < 0)) + 1
         raise InputError(f"trace: expected times in order, row {row} is before row {row - 1}; sort")
     span = times[-1] - times[0]
     if span <= 0:
-        raise InputError("trace: expected times that differ, all are the same")
+        raise InputError("trace: expected times that differ, got the same time in all rows")
     limit = _longest_gap(gaps) if longest_gap is None else longest_gap
     if gaps.max() > limit:
         row = int(np.argmax(gaps))
@@ -106,7 +113,7 @@ def check_times(times: Float[np.ndarray, " request"], *, longest_gap: float | No
 
 
 def _longest_gap(gaps: Float[np.ndarray, " gap"]) -> float:
-    """The longest gap that may be one of the trace's own."""
+    """The longest gap, in seconds, that still counts as natural in this trace."""
     span, positive = gaps.sum(), np.sort(gaps[gaps > 0])
     limit = max(SHARE_OF_SPAN * span, MEAN_GAPS * span / gaps.size)
     if positive.size < FEWEST_GAPS:
@@ -114,20 +121,20 @@ def _longest_gap(gaps: Float[np.ndarray, " gap"]) -> float:
     return float(min(limit, TIMES_THE_TENTH * positive[-10]))
 
 
-def replay(
+def arrivals_from_trace(
     times: Float[np.ndarray, " request"],
     arrival_rate: float,
     *,
     longest_gap: float | None = None,
 ) -> Arrivals:
-    """The trace as it was, in rounds into which ``arrival_rate`` requests fall on average.
+    """Arrivals of the trace, in rounds that hold ``arrival_rate`` requests on average.
 
-    Whether anybody can serve so many is not looked at here:
-    ``check_stable(arrivals.rate, capacity(population))`` of :mod:`cqbayes.environments.load` does.
+    This function does not check whether a queue can serve so many requests. For that, call
+    ``check_stable(arrivals.rate, capacity(population))`` of :mod:`cqbayes.environments.load`.
 
     Args:
-        times: of requests, in seconds, as of :func:`read_trace`.
-        arrival_rate: requests a round.
+        times: times of requests, in seconds, as :func:`read_trace` gives them.
+        arrival_rate: mean number of requests in a round.
         longest_gap: as in :func:`check_times`.
 
     Raises:
@@ -135,18 +142,18 @@ def replay(
 
     Example:
         >>> import numpy as np
-        >>> replay(np.array([0.0, 1.0, 2.0, 3.0, 4.0]), 0.5).counts.tolist()
+        >>> arrivals_from_trace(np.array([0.0, 1.0, 2.0, 3.0, 4.0]), 0.5).counts.tolist()
         [1, 0, 1, 0, 1, 0, 1, 0, 1]
     """
     check_times(times, longest_gap=longest_gap)
     if not 0 < arrival_rate < np.inf:
-        raise InputError(f"arrival rate: expected a positive number a round, got {arrival_rate}")
+        raise InputError(f"arrival rate: expected a positive number, got {arrival_rate}")
     length = arrival_rate * (times[-1] - times[0]) / (times.size - 1)
     if (times[-1] - times[0]) / length > MOST_ROUNDS:
         raise InputError(
-            f"trace: expected at most {MOST_ROUNDS} rounds, its span makes more; a higher rate"
+            f"trace: expected at most {MOST_ROUNDS} rounds, got more; raise the arrival rate"
         )
-    # A hair added, so that a request on the border of two rounds is in the later one.
+    # 1e-9 puts a request on the border of two rounds into the later round, despite rounding.
     counts = np.bincount(np.floor((times - times[0]) / length + 1e-9).astype(np.int64))
     return Arrivals(jnp.asarray(counts, jnp.int32), int(counts.max()))
 
@@ -158,17 +165,18 @@ def block_bootstrap(
     num_seeds: int,
     block: int | None = None,
 ) -> Arrivals:
-    """Many traces like one: blocks of rounds, each from a place drawn uniformly, in a row.
+    """Many random traces like the given one, by the circular block bootstrap.
 
-    Bursts shorter than a block stay whole; the end of the trace is followed by its beginning, so
-    that every round is drawn equally often (circular block bootstrap).
+    A new trace is a sequence of blocks of the given trace, and each block starts at a round drawn
+    uniformly. Bursts shorter than a block mostly stay whole. The beginning of the trace follows its
+    end, so that every round is drawn equally often.
 
     Args:
-        key: decides the places.
-        arrivals: of :func:`replay`.
-        rounds: how long the new traces are.
-        num_seeds: how many.
-        block: rounds in a block; a twentieth of the trace where absent.
+        key: JAX key for the starts of blocks.
+        arrivals: arrivals of one trace, as :func:`arrivals_from_trace` gives them.
+        rounds: number of rounds of each new trace.
+        num_seeds: number of new traces.
+        block: rounds in a block; a twentieth of the trace if absent.
 
     Returns:
         Counts ``[seed, round]``, for ``equinox.filter_vmap`` over :func:`retrial_queue`.

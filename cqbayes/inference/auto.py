@@ -1,18 +1,21 @@
-"""The cheapest engine that can be trusted: laplace, else hmc, else nuts, if need be at length.
+"""The cheapest engine that can be trusted: laplace, else hmc, else nuts, else a longer nuts run.
 
-It says which and why. Models of too many parameters for a dense covariance go to nuts at once.
+The report names the engine and the reason. A model with too many parameters for a dense covariance
+goes to nuts at once.
 """
 
 import jax
 from jaxtyping import PRNGKeyArray
 
-from cqbayes.choice import ChoiceData
-from cqbayes.inference import Engine, InferenceInfo, Status, hmc, laplace, nuts, run_engine
-from cqbayes.posterior import Draws, Gaussian, Posterior
+from cqbayes.choice.data import ChoiceData
+from cqbayes.inference import hmc, laplace, nuts
+from cqbayes.inference.engine import Engine, run_engine
+from cqbayes.posterior.info import InferenceInfo, Status
+from cqbayes.posterior.posteriors import Draws, Gaussian, Posterior
 from cqbayes.preference import PreferenceModel, layout, sizes_of
 
-LONGER = {"num_warmup": 1_000, "num_draws": 2_000}  # of nuts, where its defaults were too short
-KHAT_LIMIT = 0.5  # below it importance sampling converges at the rate of plain Monte Carlo
+LONGER = {"num_warmup": 1_000, "num_draws": 2_000}  # settings of nuts if its defaults fail
+MOST_KHAT_TO_STOP = 0.5  # below it importance sampling converges as fast as plain Monte Carlo
 
 
 def fit(
@@ -22,11 +25,11 @@ def fit(
     start: Posterior | None = None,
     max_iterations: int = 60,
 ) -> tuple[Posterior, InferenceInfo]:
-    """The Laplace fit, or NUTS where there are too many parameters for one.
+    """The Laplace fit, or draws of NUTS if the model has too many parameters for Laplace.
 
     Args:
         key, model, data, start: as in every engine.
-        max_iterations: of the Laplace fit.
+        max_iterations: most Newton steps of the Laplace fit.
     """
     if layout(model, sizes_of(data)).size > laplace.MOST_PARAMETERS:
         return nuts.fit(key, model, data, start)
@@ -40,7 +43,7 @@ def check(
     model: PreferenceModel,
     data: ChoiceData,
 ) -> tuple[Posterior, InferenceInfo]:
-    """Checks the fit, and escalates until an engine vouches for its own result."""
+    """The result of the first engine whose own checks pass, or of the last one, nuts."""
     keys = jax.random.split(key, 4)
     if isinstance(posterior, Draws):
         size = posterior.vectors.shape[-1]
@@ -53,14 +56,14 @@ def check(
     assert isinstance(posterior, Gaussian)
     found, info = laplace.check(keys[0], posterior, info, model, data)
     khat = float(info.stats.get("khat", float("inf")))
-    if info.ok and khat < KHAT_LIMIT:
-        return found, info.because(f"k-hat {khat:.2f} is below {KHAT_LIMIT}")
+    if info.ok and khat < MOST_KHAT_TO_STOP:
+        return found, info.because(f"k-hat {khat:.2f} is below {MOST_KHAT_TO_STOP}")
     reason = (
         f"laplace found: {info.verdict.meaning}"
         if not info.ok
         else f"k-hat of laplace was {khat:.2f}"
     )
-    # Whitening needs a mode and its curvature; a k-hat that is merely poor leaves both.
+    # hmc needs a mode and its curvature. A poor k-hat does not put these in doubt.
     if info.verdict in (Status.OK, Status.POOR_APPROXIMATION):
         found, info = run_engine(hmc.ENGINE, keys[1], model, data)
         if info.ok:
@@ -78,7 +81,7 @@ def _at_length(
     data: ChoiceData,
     reason: str,
 ) -> tuple[Posterior, InferenceInfo]:
-    """What nuts found, or finds in a longer run where its first was too short."""
+    """The result of nuts; of a longer run if the chains of the first run did not mix."""
     if info.verdict == Status.POOR_MIXING:
         reason += f"; nuts at first: {info.verdict.meaning}"
         found, info = run_engine(nuts.ENGINE, key, model, data, found, LONGER)

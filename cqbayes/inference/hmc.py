@@ -1,10 +1,10 @@
 """Fixed-step HMC in Laplace-whitened coordinates: no warm-up, for log-concave posteriors.
 
-With the Laplace fit ``Normal(m, F F^T)``, the target in ``w`` where ``v = m + F w`` is close to a
-standard normal, whose best step is known: about ``1.3 P^(-1/4)`` for ``P`` parameters. Each
-proposal is a few leapfrogs of ``-log p(m + F w)`` with a jittered step, accepted by Metropolis
-(Duane et al. 1987; Neal 2011). Chains start at draws of the Laplace fit and run side by side, so
-that every gradient is one matrix product over all of them.
+The Laplace fit is ``Normal(m, F F^T)``. With ``v = m + F w``, the density of ``w`` is close to a
+standard normal, and the best step for a standard normal is known: about ``1.3 P^(-1/4)`` for ``P``
+parameters. Each proposal is a few leapfrog steps on ``-log p(m + F w)`` with a jittered step size,
+accepted by Metropolis (Duane et al. 1987; Neal 2011). Chains start at draws of the Laplace fit.
+They run side by side, so that one matrix product gives the gradients of all chains.
 """
 
 import math
@@ -14,10 +14,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from cqbayes.choice import ChoiceData
-from cqbayes.inference import Engine, InferenceInfo, Status, laplace
+from cqbayes.choice.data import ChoiceData
+from cqbayes.inference import laplace
+from cqbayes.inference.engine import Engine
 from cqbayes.inference.nuts import check
-from cqbayes.posterior import Draws, Posterior
+from cqbayes.posterior.info import InferenceInfo, Status
+from cqbayes.posterior.posteriors import Draws, Posterior
 from cqbayes.preference import PreferenceModel
 
 STEP = 1.3
@@ -45,12 +47,14 @@ def fit(
 
     Args:
         key, model, data, start: as in every engine; ``start`` goes to the Laplace fit.
-        num_chains, num_draws: how many, and how many kept of each.
-        num_leapfrogs: gradients a draw; where absent, as many as make a path of at least
-            pi / 2. On a standard normal that path forgets its start, and one of pi mirrors it.
-            That is 4 or 5 for 40 to 290 parameters, and grows as ``P^(1/4)``: 7 for 700 of them.
-        num_burn_in: draws of each chain that are thrown away: the Laplace fit is near the target,
-            but is not it.
+        num_chains: number of chains.
+        num_draws: number of kept draws in each chain.
+        num_leapfrogs: leapfrog steps, hence gradients, for each draw. If absent, as many as make a
+            path of length pi / 2 or more: on a standard normal a path of pi / 2 forgets its start,
+            and a path of pi mirrors it. The number is 4 or 5 for 40 to 290 parameters, and grows as
+            ``P^(1/4)``: 7 for 700 parameters.
+        num_burn_in: first draws of each chain, which are thrown away, since the Laplace fit is only
+            close to the posterior.
     """
     gaussian, found = laplace.fit(key, model, data, start)
     density = laplace.difference(model, data, gaussian.location)
@@ -64,7 +68,8 @@ def fit(
     longest = STEP * size**-0.25
     leapfrogs = num_leapfrogs or math.ceil(PATH / longest)
     if num_leapfrogs is None:
-        longest = min(longest, 1.1 * PATH / leapfrogs)  # with few parameters, no path close to pi
+        # With few parameters, paths would otherwise come close to pi.
+        longest = min(longest, 1.1 * PATH / leapfrogs)
 
     def propose(chain: _Chain, key: PRNGKeyArray) -> tuple[_Chain, Array, Array]:
         momentum_key, step_key, accept_key = jax.random.split(key, 3)
@@ -80,7 +85,7 @@ def fit(
 
         (end, momentum), _ = jax.lax.scan(leapfrog, (chain, begin), length=leapfrogs)
         gain = end.value - chain.value + (begin @ begin - momentum @ momentum) / 2
-        # A proposal that left the finite numbers is refused: NaN compares as False.
+        # A proposal with NaN is rejected, since comparisons with NaN are False.
         accepted = jnp.log(jax.random.uniform(accept_key)) < gain
         kept = jax.tree.map(lambda a, b: jnp.where(accepted, a, b), end, chain)
         return kept, jnp.minimum(1, jnp.exp(gain)), ~(gain > -1_000)

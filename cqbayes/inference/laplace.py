@@ -1,17 +1,19 @@
-"""Laplace approximation: the mode by damped Newton, the curvature there, then importance sampling.
+"""Laplace approximation: mode by damped Newton, curvature at the mode, importance resampling.
 
 ::
 
     m = argmax log p(v | data),   H = -d^2 log p / dv^2 at m,   q = Normal(m, H^-1)
 
-``fit`` gives ``q``. A curvature is kept for as long as steps with it make progress, since a
-gradient costs far less; with many rows the first curvature, and a place to start from, come from a
-part of the rows. ``check`` draws from ``q``, weighs the draws by ``p / q`` with Pareto-smoothed
-importance sampling (Vehtari et al. 2024, through ArviZ) and resamples them. What
-:func:`cqbayes.infer` returns are then approximately draws of the exact posterior, repeated ones
-among them: ``info.stats["ess"]`` says how many weighted draws they are worth. Where k-hat of ``S``
-draws is ``min(1 - 1 / log10(S), 0.7)`` or more, or too few effective draws are left, it returns
-``q`` and says so.
+``fit`` gives ``q``. A gradient costs far less than a curvature, so one curvature serves for several
+steps, as long as they make progress. If there are many rows, the first curvature and the starting
+point come from a part of the rows.
+
+``check`` draws from ``q``, weighs the draws by ``p / q`` with Pareto-smoothed importance sampling
+(Vehtari et al. 2024, through ArviZ) and resamples them. :func:`cqbayes.infer` then returns
+approximate draws of the exact posterior. Some draws are repeated; ``info.stats["ess"]`` says how
+many independent draws the weighted draws are worth. If k-hat of ``S`` draws is
+``min(1 - 1 / log10(S), 0.7)`` or more, or if too few effective draws are left,
+:func:`cqbayes.infer` returns ``q``, and the status says that the approximation is poor.
 """
 
 import math
@@ -25,24 +27,25 @@ import numpy as np
 from jax.scipy.linalg import cho_solve, solve_triangular
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from cqbayes.choice import ChoiceData
-from cqbayes.density import fast, linear_target, log_posterior
+from cqbayes.choice.data import ChoiceData
+from cqbayes.choice.linear_likelihood import information, linear_log_likelihood
 from cqbayes.errors import InputError
-from cqbayes.inference import Engine, InferenceInfo, Status
-from cqbayes.likelihood import information, linear_log_likelihood
-from cqbayes.posterior import Draws, Gaussian, Posterior
+from cqbayes.inference.engine import Engine
+from cqbayes.posterior.info import InferenceInfo, Status
+from cqbayes.posterior.log_densities import has_linear_likelihood, linear_target, log_posterior
+from cqbayes.posterior.posteriors import Draws, Gaussian, Posterior
 from cqbayes.preference import PreferenceModel, layout, sizes_of
 
 NUM_DRAWS = 2_000
-KHAT_LIMIT = 0.7  # from it on importance weights are not to be trusted, however many the draws
+MOST_KHAT_TO_RESAMPLE = 0.7  # from 0.7 on importance weights fail, however many draws there are
 LEAST_ESS = 400
-LEAST_DRAWS = 25  # for five in a tail
-MOST_PARAMETERS = 20_000  # whose curvature, a dense matrix, takes 1.5 GiB
-AT_ONCE = 1_000_000  # utilities that columns of a Hessian by autodiff are taken of together
-PART = 20_000  # rows that a first curvature is taken from, and at least so many per parameter:
-PART_PER_PARAMETER = 20
+LEAST_DRAWS = 25  # so that the tail has five draws
+MOST_PARAMETERS = 20_000  # the curvature, a dense matrix, then takes 1.5 GiB
+AT_ONCE = 1_000_000  # utilities in memory while columns of a Hessian are differentiated
+PART = 20_000  # fewest rows for the first curvature
+PART_PER_PARAMETER = 20  # fewest rows for the first curvature, for each parameter
 FLOOR = 1e-2  # a decrement below this, a tenth of a posterior sd at most, may be rounding
-PROGRESS = 0.1  # a step that leaves more than this of the last decrement calls for a new curvature
+PROGRESS = 0.1  # a decrement above this share of the last one calls for a new curvature
 
 
 class Surface(NamedTuple):
@@ -53,11 +56,13 @@ class Surface(NamedTuple):
 
 
 def surface(model: PreferenceModel, data: ChoiceData) -> Surface:
-    """The log-posterior's. Where utilities are linear its curvature is, with ``W(v)`` the weights,
+    """The log-posterior with its derivatives.
 
-    ``J^T I(W) J - d^2 (log_prior(v) + <s, W(v)>) / dv^2``, ``J = dW / dv``, ``s`` the slope at W.
+    If utilities are linear, with weights ``W(v)``, the curvature is
+    ``J^T I(W) J - d^2 (log_prior(v) + <s, W(v)>) / dv^2``, where ``J = dW / dv``, ``I`` is the
+    Fisher information and ``s`` the slope of the log-likelihood at ``W``.
     """
-    if not fast(model):
+    if not has_linear_likelihood(model):
         density = log_posterior(model, data)
         columns = max(1, AT_ONCE // (data.num_obs * data.num_llms))
         return Surface(jax.value_and_grad(density), lambda v: -_hessian(density, v, columns))
@@ -78,7 +83,7 @@ def surface(model: PreferenceModel, data: ChoiceData) -> Surface:
 
 
 def _hessian(density: Callable[[Array], Array], vector: Array, columns: int) -> Array:
-    """The Hessian, a few columns at a time: each holds intermediate numbers for all rows."""
+    """The Hessian, a few columns at a time: each column needs intermediate numbers for all rows."""
     _, push = jax.linearize(jax.grad(density), vector)
     batches = -(-vector.size // columns)
     columns = -(-vector.size // batches)
@@ -92,21 +97,22 @@ class _Newton(NamedTuple):
     value: Array
     slope: Array
     curvature: Array
-    fresh: Array  # whether the curvature is that at the vector
+    fresh: Array  # whether the curvature was taken at the vector
     damping: Array
-    decrement: Array  # of the last step that climbed
+    decrement: Array  # the decrement of the last accepted step
     converged: Array
     iteration: Array
     curvatures: Array
 
 
 def _climb(at: Surface, begin: Array, curvature: Array, max_iterations: int) -> _Newton:
-    """Damped Newton from ``begin``, with ``curvature`` until it makes no progress any more.
+    """The mode by damped Newton steps from ``begin``.
 
-    A curvature of NaN is none.
+    Steps use ``curvature`` as long as they make progress, then a new one. A ``curvature`` of NaN
+    means that there is none yet.
 
     Each step solves ``(H + damping I) step = slope``. A step that does not raise the density is
-    taken back and the damping raised, so every accepted step climbs, up to rounding.
+    rejected and the damping raised, so every accepted step climbs, up to rounding.
     """
     tolerance = 100 * jnp.finfo(begin.dtype).eps
     identity = jnp.eye(begin.size, dtype=begin.dtype)
@@ -114,14 +120,14 @@ def _climb(at: Surface, begin: Array, curvature: Array, max_iterations: int) -> 
     def solve(curvature: Array, damping: Array, slope: Array) -> tuple[Array, Array]:
         lower = jnp.linalg.cholesky(curvature + damping * identity)
         step = cho_solve((lower, True), slope)
-        return step, slope @ step  # the decrement: twice the climb that the step promises
+        return step, slope @ step  # the decrement: twice the expected climb of the step
 
     def unfinished(state: _Newton) -> Array:
         return (state.iteration < max_iterations) & ~state.converged
 
     def iterate(state: _Newton) -> _Newton:
         step, decrement = solve(state.curvature, state.damping, state.slope)
-        # A decrement of NaN, from a curvature that is not that of a peak, is no progress either.
+        # A curvature that is not positive definite gives a decrement of NaN: no progress either.
         stale = ~state.fresh & ~(decrement < PROGRESS * state.decrement)
 
         def renew(_: None) -> tuple[Array, Array, Array]:
@@ -131,11 +137,11 @@ def _climb(at: Surface, begin: Array, curvature: Array, max_iterations: int) -> 
         curvature, step, decrement = jax.lax.cond(
             stale, renew, lambda _: (state.curvature, step, decrement), None
         )
-        # A new curvature that does not help either: what is left is rounding.
+        # If a new curvature does not help either, the rest of the decrement is rounding.
         at_floor = stale & (decrement < FLOOR) & ~(decrement < PROGRESS * state.decrement)
         candidate = state.vector + step
         value, slope = at.value_and_slope(candidate)
-        # Near the mode rounding hides the climb: a step that promises less is as good as none.
+        # Near the mode rounding hides the climb: a fall within rounding counts as a climb.
         noise = 10 * jnp.finfo(value.dtype).eps * jnp.abs(state.value)
         climbs = jnp.isfinite(value) & (value >= state.value - noise)
         return _Newton(
@@ -145,9 +151,9 @@ def _climb(at: Surface, begin: Array, curvature: Array, max_iterations: int) -> 
             curvature=curvature,
             damping=jnp.where(climbs, state.damping / 10, jnp.maximum(state.damping, 1e-2) * 10),
             fresh=(state.fresh | stale) & ~climbs,
-            # After a step that failed an old curvature gets no second chance.
+            # 0 after a rejected step: the next step then needs a new curvature.
             decrement=jnp.where(climbs, decrement, 0),
-            # A short step is no sign of the mode where damping made it short.
+            # A step that is short because of damping does not mean that the mode is near.
             converged=climbs & (state.damping < 1e-3) & ((decrement <= tolerance) | at_floor),
             iteration=state.iteration + 1,
             curvatures=state.curvatures + stale,
@@ -161,7 +167,7 @@ def _climb(at: Surface, begin: Array, curvature: Array, max_iterations: int) -> 
 
 
 def _part(data: ChoiceData, size: int) -> ChoiceData | None:
-    """Evenly spread rows that weigh as much as all, or None where the data are not many."""
+    """Evenly spread rows with the total weight of all rows, or None if the data have few rows."""
     stride = data.num_obs // max(PART, PART_PER_PARAMETER * size)
     if stride < 4:
         return None
@@ -178,7 +184,7 @@ def fit(
     start: Posterior | None = None,
     max_iterations: int = 60,
 ) -> tuple[Gaussian, InferenceInfo]:
-    """The Gaussian at the mode.
+    """The Gaussian at the mode of the posterior.
 
     Args:
         key, model, data, start: as in every engine; the search begins at the mean of ``start``.
@@ -201,7 +207,7 @@ def fit(
     curvature = at.curvature(last.vector)
     lower = jnp.linalg.cholesky(curvature)
     peaked = jnp.isfinite(lower).all()
-    # A finite stand-in keeps NaN out of whatever is computed before the status is looked at.
+    # Without a peak, the identity stands in: NaN must not spread before the status is read.
     identity = jnp.eye(size)
     lower = jnp.where(peaked, lower, identity)
     factor = solve_triangular(lower, identity, lower=True, trans="T")
@@ -221,27 +227,29 @@ def fit(
 
 
 def check_size(engine: str, size: int) -> None:
-    """Refuses models whose covariance would not fit into memory."""
+    """Refuses models with so many parameters that their covariance does not fit into memory."""
     if size > MOST_PARAMETERS:
         raise InputError(
-            f"engine {engine}: expected at most {MOST_PARAMETERS} parameters, whose covariance is "
-            f"a dense matrix, got {size}; use nuts, and codes of users and times without gaps"
+            f"engine {engine}: expected at most {MOST_PARAMETERS} parameters, since their "
+            f"covariance is a dense matrix, got {size}; use the engine nuts, and number users and "
+            "times without gaps"
         )
 
 
 def difference(model: PreferenceModel, data: ChoiceData, vector: Array) -> Callable[[Array], Array]:
-    """Log-posterior density up to a constant; where it can be, the constant is that at ``vector``.
+    """Log-posterior density up to a constant, with precise differences from ``vector``.
 
-    Sums over many rows are large and only their differences matter: where utilities are linear
-    they are taken row by row.
+    Only differences of the log-likelihood matter, and they are small beside the sum over many rows.
+    If utilities are linear, the differences are taken row by row and then summed. For other models
+    the plain log-posterior is returned.
     """
-    if fast(model):
+    if has_linear_likelihood(model):
         return linear_target(model, data).anchored(vector).density
     return log_posterior(model, data)
 
 
 class Normal(Protocol):
-    """A posterior that is normal, of whatever form."""
+    """A Gaussian posterior, with any representation of its covariance."""
 
     @property
     def model(self) -> PreferenceModel: ...
@@ -254,7 +262,7 @@ class Normal(Protocol):
 
 @eqx.filter_jit
 def _log_ratios(noise: Array, normal: Normal, data: ChoiceData) -> Array:
-    """Log importance ratios ``log p / q`` ``[draw]`` of the vectors of ``noise``."""
+    """Log importance ratios ``log p / q`` ``[draw]`` of the vectors that ``noise`` gives."""
     density = difference(normal.model, data, normal.centre)
 
     def ratio(noise: Array) -> Array:
@@ -265,17 +273,20 @@ def _log_ratios(noise: Array, normal: Normal, data: ChoiceData) -> Array:
 
 
 def log_ratios(noise: Array, normal: Normal, data: ChoiceData) -> np.ndarray:
-    """The same on the host: in double precision where differences are not taken row by row."""
-    if fast(normal.model):
+    """Log importance ratios ``[draw]`` as a NumPy array.
+
+    They are computed in double precision if differences are not taken row by row.
+    """
+    if has_linear_likelihood(normal.model):
         return np.asarray(_log_ratios(noise, normal, data), np.float64)
     with jax.enable_x64(True):
         return np.asarray(_log_ratios(*jax.tree.map(_doubled, (noise, normal, data))))
 
 
 class Smoothed(NamedTuple):
-    """Pareto-smoothed importance weights, which sum to 1, and what they are worth.
+    """Pareto-smoothed importance weights, which sum to 1, with k-hat and effective sample size.
 
-    Where the ratios cannot be smoothed k-hat is infinite, and no draw is worth anything.
+    If the ratios cannot be smoothed, k-hat is infinite and the effective sample size 0.
     """
 
     weight: np.ndarray
@@ -291,8 +302,8 @@ class Smoothed(NamedTuple):
 
 
 def khat_limit(num_draws: int) -> float:
-    """From it on k-hat of so many draws is not to be trusted (Vehtari et al. 2024)."""
-    return min(1 - 1 / math.log10(num_draws), KHAT_LIMIT)
+    """Importance weights are trusted if k-hat is below this (Vehtari et al. 2024)."""
+    return min(1 - 1 / math.log10(num_draws), MOST_KHAT_TO_RESAMPLE)
 
 
 def pareto_smoothed(log_ratio: np.ndarray) -> Smoothed:
@@ -304,8 +315,8 @@ def pareto_smoothed(log_ratio: np.ndarray) -> Smoothed:
         return Smoothed(equal, np.inf)
     if np.ptp(log_ratio) < 1e-3:  # the Gaussian is exact: there is no tail to fit
         return Smoothed(equal, 0.0)
-    # ArviZ takes what leave-one-out has, log-likelihoods: the negative of log importance ratios.
-    # Ratios so far apart that the tail underflows to ties have no fit, which is found out below.
+    # ArviZ takes the log-likelihoods of leave-one-out: minus the log importance ratios. If ratios
+    # are so far apart that the tail underflows to ties, the fit fails; the check below sees it.
     with np.errstate(all="ignore"):
         log_weight, khat = array_stats.psislw(log_ratio.max() - log_ratio)
         weight = np.exp(log_weight - np.max(log_weight))
@@ -315,11 +326,11 @@ def pareto_smoothed(log_ratio: np.ndarray) -> Smoothed:
 
 
 def check_num_draws(engine: str, num_draws: int, least_ess: float = 0) -> None:
-    """Refuses so few draws that k-hat has no tail, or that ``least_ess`` cannot be reached."""
+    """Refuses too few draws: k-hat needs a tail, and ``least_ess`` must be possible."""
     if num_draws < max(least_ess, LEAST_DRAWS):
         raise InputError(
-            f"engine {engine}: expected num_draws of at least {LEAST_DRAWS} and of least_ess, "
-            f"which is {least_ess:g}, got {num_draws}"
+            f"engine {engine}: expected num_draws of at least {LEAST_DRAWS} and at least least_ess "
+            f"({least_ess:g}), got {num_draws}"
         )
 
 
@@ -332,12 +343,12 @@ def check(
     num_draws: int = NUM_DRAWS,
     least_ess: float = LEAST_ESS,
 ) -> tuple[Posterior, InferenceInfo]:
-    """Pareto-smoothed importance resampling of the Gaussian, with its k-hat.
+    """Importance-resampled draws of the Gaussian, or the Gaussian itself if k-hat or ESS is poor.
 
     Args:
         key, posterior, info, model, data: as in every engine.
-        num_draws: draws of the Gaussian, and as many resampled.
-        least_ess: effective draws that there must be.
+        num_draws: number of draws of the Gaussian, and of resampled draws.
+        least_ess: smallest effective sample size with which draws are returned.
     """
     check_num_draws(info.engine, num_draws, least_ess)
     if not info.ok:

@@ -11,15 +11,17 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 from numpyro.infer import NUTS
 
-from cqbayes.choice import ChoiceData
+from cqbayes.choice.data import ChoiceData
 from cqbayes.errors import InputError
-from cqbayes.inference import Engine, InferenceInfo, Status, laplace
-from cqbayes.posterior import Draws, Posterior
+from cqbayes.inference import laplace
+from cqbayes.inference.engine import Engine
+from cqbayes.posterior.info import InferenceInfo, Status
+from cqbayes.posterior.posteriors import Draws, Posterior
 from cqbayes.preference import PreferenceModel, layout, sizes_of
 
 RHAT_LIMIT = 1.01
 ESS_PER_CHAIN = 100  # Vehtari et al. 2021
-MOST_DIVERGING = 0.01  # of the draws, in a refit, where R-hat and ESS are not looked at
+MOST_DIVERGING = 0.01  # largest share of diverging draws in a refit, which has no R-hat and ESS
 
 
 def fit(
@@ -35,8 +37,8 @@ def fit(
 ) -> tuple[Draws, InferenceInfo]:
     """Draws of the posterior, ``[chain, draw, parameter]``.
 
-    Chains start at draws of ``start`` where it is given, else uniformly in the cube of half-width
-    1 around 0 of the unconstrained space.
+    Chains start at draws of ``start`` if it is given; otherwise each coordinate of the
+    unconstrained vector starts uniformly in [-1, 1].
 
     Raises:
         InputError: for a ``target_accept`` that is not between 0 and 1.
@@ -96,7 +98,7 @@ def check(
     model: PreferenceModel,
     data: ChoiceData,
 ) -> tuple[Posterior, InferenceInfo]:
-    """R-hat and effective sample size by ArviZ; divergences by NumPyro."""
+    """The posterior, and its report with R-hat and ESS (ArviZ) and divergences (NumPyro)."""
     import arviz_stats
 
     draws = posterior.to_arviz()["posterior"].dataset
@@ -106,7 +108,7 @@ def check(
         return np.concatenate([table[name].values[free[name]] for name in free])
 
     with np.errstate(divide="ignore", invalid="ignore"):  # chains that never moved
-        # NaN, which is what such chains have, is neither skipped nor below a limit.
+        # R-hat of such chains is NaN. np.max keeps it, and a NaN passes no limit below.
         rhat = float(np.max(over_free(arviz_stats.rhat(draws))))
         ess = min(
             float(np.min(over_free(arviz_stats.ess(draws, method=method))))
@@ -114,7 +116,7 @@ def check(
         )
     divergences = int(np.sum(info.stats["diverging"]))
     chains = posterior.vectors.shape[0]
-    # One chain has no R-hat: the effective sample size then decides alone.
+    # R-hat needs several chains; for one chain the effective sample size decides alone.
     mixed = chains == 1 or rhat <= RHAT_LIMIT
     poor = not mixed or not ess >= ESS_PER_CHAIN * chains or divergences > 0
     status = Status.POOR_MIXING if info.ok and poor else Status(int(info.status))
@@ -128,7 +130,7 @@ def check(
 
 
 def _free(posterior: Draws) -> dict[str, np.ndarray]:
-    """Of every reported site ``[...]``: whether it varies at all, whatever the parameters are."""
+    """For every reported site, a mask ``[...]`` of its elements that depend on the parameters."""
     size = posterior.vectors.shape[-1]
     reported = posterior.report(jax.random.normal(jax.random.key(0), (1, 8, size)))
     return {name: np.ptp(np.asarray(x), axis=(0, 1)) > 0 for name, x in reported.items()}

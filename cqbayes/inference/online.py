@@ -26,77 +26,30 @@ assortment make them: then each LLM's own parameters can be right where k-hat is
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from cqbayes.choice import ChoiceData
-from cqbayes.density import fast
+from cqbayes.choice.data import ChoiceData
 from cqbayes.errors import InputError
-from cqbayes.inference import Engine, InferenceInfo, Status, laplace
-from cqbayes.posterior import Gaussian, Posterior
-from cqbayes.preference import PreferenceModel, Sizes, layout, sizes_of
+from cqbayes.inference import laplace
+from cqbayes.inference.engine import Engine
+from cqbayes.posterior.info import InferenceInfo, Status
+from cqbayes.posterior.online_gaussian import (
+    OnlineGaussian,
+    _linear,
+    blocks_along,
+    potter_update,
+    prior,
+)
+from cqbayes.posterior.posteriors import Gaussian, Posterior
+from cqbayes.preference import PreferenceModel, layout, sizes_of
 
 MOST_STEPS = 16  # ordinary rows take three or four; variances of 1e6 and means of 20, eight
-
-
-class OnlineGaussian(Posterior):
-    """Independent Gaussians, one per LLM: means ``[llm, feature]`` and square roots."""
-
-    location: Float[Array, "llm feature"]
-    factor: Float[Array, "llm feature feature"]
-    model: PreferenceModel = eqx.field(static=True)
-    sizes: Sizes = eqx.field(static=True)
-
-    def draw(self, key: PRNGKeyArray, spread: float | Array = 1.0) -> Any:
-        noise = jax.random.normal(key, self.location.shape, self.location.dtype)
-        weights = self.location + spread * jnp.einsum("jkl,jl->jk", self.factor, noise)
-        return _linear(self.model).to_params(weights)
-
-    def draw_vector(self, key: PRNGKeyArray) -> Float[Array, " parameter"]:
-        # In the order of the model's own layout: a linear model's sites are its params.
-        return ravel_pytree(self.draw(key))[0]
-
-    @property
-    def centre(self) -> Float[Array, " parameter"]:
-        return ravel_pytree(self.mean())[0]
-
-    def vector_at(self, noise: Float[Array, " parameter"]) -> Float[Array, " parameter"]:
-        """The vector that standard normal ``noise`` stands for."""
-        deviation = jnp.einsum("jkl,jl->jk", self.factor, noise.reshape(self.location.shape))
-        return ravel_pytree(_linear(self.model).to_params(self.location + deviation))[0]
-
-    def mean(self) -> Any:
-        return _linear(self.model).to_params(self.location)
-
-    def draws(self, key: PRNGKeyArray, num_draws: int) -> Float[Array, "chain draw parameter"]:
-        return jax.vmap(self.draw_vector)(jax.random.split(key, num_draws))[None]
-
-
-def _linear(model: PreferenceModel) -> Any:
-    if model.linear is None or model.linear.prior_sd is None or not fast(model):
-        raise InputError(
-            "engine online: expected a disjoint linear model such as disjoint_mnl; "
-            "use laplace or nuts for this one"
-        )
-    return model.linear
-
-
-def prior(model: PreferenceModel, sizes: Sizes) -> OnlineGaussian:
-    """The prior as an online Gaussian.
-
-    Raises:
-        InputError: if the model's utilities are not disjoint and linear.
-    """
-    deviation = _linear(model).prior_sd(sizes)
-    factor = jnp.broadcast_to(jnp.diag(deviation), (sizes.num_llms, *jnp.diag(deviation).shape))
-    location = jnp.zeros(factor.shape[:2])
-    return OnlineGaussian(location=location, factor=factor, model=model, sizes=sizes)
 
 
 def _omega(z: Array, steps: int) -> Array:
@@ -236,11 +189,8 @@ def _row(
     llm = first_offered(offered, slate_size or offered.size)
     learns = (weight > 0) & (jnp.sum(offered) <= llm.size)
     shown = offered[llm] & (jnp.arange(llm.size) < jnp.sum(offered)) & learns
-    # Block by block: gathered, or multiplied as one einsum, they are slower on CPUs.
-    blocks = [jax.lax.dynamic_index_in_dim(posterior.factor, j, keepdims=False) for j in llm]
-    phi = jnp.stack([z @ block for block in blocks])
-    variance = jnp.sum(phi**2, axis=-1)
-    mean = posterior.location[llm] @ z
+    along = blocks_along(posterior.location, posterior.factor, llm, z)
+    mean, variance = along.mean, along.variance
     # A variance of 0 learns nothing; what overflows is passed over, not spread as NaN.
     usable = shown & (variance > 0) & jnp.isfinite(variance) & jnp.isfinite(mean)
     safe, begin = jnp.where(usable, variance, 1), jnp.where(usable, mean, 0)
@@ -249,14 +199,10 @@ def _row(
     slope, shrunk = _row_moments(begin, safe, usable, taken, scale)
     good = usable & jnp.isfinite(slope) & (shrunk > 0)
     passed_over = jnp.any(shown & ~good) & jnp.any(z != 0)
-    direction = jnp.stack([block @ along for block, along in zip(blocks, phi, strict=True)])
     gain = jnp.where(good, slope, 0)
-    root = jnp.where(good, (1 - jnp.sqrt(shrunk / safe)) / safe, 0)
-    # Added, so that a place that is not filled changes nothing wherever it points.
-    location = posterior.location.at[llm].add(gain[:, None] * direction)
-    shrinkage = (root[:, None] * direction)[:, :, None] * phi[:, None, :]
-    factor = posterior.factor.at[llm].add(-shrinkage)
-    after = eqx.tree_at(lambda p: (p.location, p.factor), posterior, (location, factor))
+    shrinkage = jnp.where(good, (1 - jnp.sqrt(shrunk / safe)) / safe, 0)
+    moved = potter_update(posterior.location, posterior.factor, along, gain, shrinkage)
+    after = eqx.tree_at(lambda p: (p.location, p.factor), posterior, moved)
     return after, passed_over
 
 

@@ -4,13 +4,14 @@
 
     maximise  E_q[log p(v, data) - log q(v)]  over q = Normal(m, F F^T)
 
-Rows are drawn with replacement and weigh ``num_obs / batch_size`` each, so that gradients are
-unbiased; the indices are drawn here, since NumPyro's ``subsample_size`` permutes all rows in every
-step. Steps have a constant size, and parameters are averaged over a block of them (Dhaka et al.
-2020, "Robust, accurate stochastic optimization for variational inference"). The ELBO of an average
-is taken over all rows and the same few draws after every block, so that its gains are not hidden
-by noise: twice in a row less than ``tolerance`` nats is convergence. What is left of the
-approximation's error, PSIS tells: ``check`` is that of the Laplace engine, and a k-hat of 0.7 or
+Rows of a batch are drawn with replacement and weigh ``num_obs / batch_size`` each, so that
+gradients are unbiased. This module draws the row numbers itself, since NumPyro's ``subsample_size``
+permutes all rows in every step. Steps have a constant size, and parameters are averaged over a
+block of steps (Dhaka et al. 2020, "Robust, accurate stochastic optimization for variational
+inference"). After every block, the ELBO of the averaged parameters is computed with all rows and
+always the same few draws, so that noise does not hide its gains. The fit has converged when two
+blocks in a row gain less than ``tolerance`` nats. Pareto-smoothed importance sampling then measures
+the error of the approximation: ``check`` is the check of the Laplace engine, and a k-hat of 0.7 or
 more says that the guide is too narrow.
 """
 
@@ -28,11 +29,13 @@ from numpyro.infer.autoguide import (
     AutoMultivariateNormal,
 )
 
-from cqbayes.choice import ChoiceData
-from cqbayes.density import log_likelihoods
+from cqbayes.choice.data import ChoiceData
 from cqbayes.errors import InputError
-from cqbayes.inference import Engine, InferenceInfo, Status, laplace
-from cqbayes.posterior import Gaussian, Posterior
+from cqbayes.inference import laplace
+from cqbayes.inference.engine import Engine
+from cqbayes.posterior.info import InferenceInfo, Status
+from cqbayes.posterior.log_densities import log_likelihoods
+from cqbayes.posterior.posteriors import Gaussian, Posterior
 from cqbayes.preference import PreferenceModel, layout, sizes_of
 
 GUIDES = {
@@ -40,8 +43,8 @@ GUIDES = {
     "low_rank": AutoLowRankMultivariateNormal,
     "multivariate": AutoMultivariateNormal,
 }
-PARTICLES = 4  # draws of the guide in every step: less noise for little more time
-LOOKS = 64  # draws with which the ELBO is looked at
+PARTICLES = 4  # draws of the guide in every step: they cut noise and cost little time
+LOOKS = 64  # draws for the ELBO after a block
 
 
 class _Progress(NamedTuple):
@@ -70,14 +73,14 @@ def fit(
     Args:
         key, model, data, start: as in every engine; the first location is the mean of ``start``.
         guide: ``normal`` (independent parameters), ``low_rank`` or ``multivariate``.
-        batch_size: rows a step; all of them, in order, where there are no more.
-        learning_rate: of Adam.
-        block_steps: steps between two looks at the ELBO.
+        batch_size: rows in a step; data with no more rows than this are used whole.
+        learning_rate: learning rate of Adam.
+        block_steps: steps in a block; the ELBO is computed after each block.
         max_blocks: most blocks.
-        tolerance: gain of the ELBO over a block, in nats, that is not worth going on for.
+        tolerance: the fit stops when two blocks in a row gain less ELBO than this, in nats.
 
     Raises:
-        InputError: for a guide that there is not.
+        InputError: for an unknown guide.
     """
     if guide not in GUIDES:
         raise InputError(f"guide: expected one of {', '.join(GUIDES)}, got {guide!r}")
@@ -106,7 +109,7 @@ def fit(
     density = laplace.difference(model, data, begin)
 
     def elbo(location: Array, factor: Array) -> Array:
-        """Up to a constant."""
+        """The ELBO up to a constant."""
         values = jax.lax.map(density, location + looks @ factor.T, batch_size=16)
         return jnp.mean(values) + jnp.sum(jnp.log(jnp.abs(jnp.diagonal(factor))))
 
@@ -149,7 +152,7 @@ def fit(
 
 
 def _moments(found: Any) -> tuple[Any, Any]:
-    """Location and a square root of the covariance, of any Gaussian of NumPyro's."""
+    """Location, and a square root of the covariance, of a Gaussian of NumPyro."""
     if isinstance(found, numpyro.distributions.Normal):
         return found.loc, jnp.diag(jnp.asarray(found.scale))
     if isinstance(found, numpyro.distributions.LowRankMultivariateNormal):

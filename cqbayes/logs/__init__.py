@@ -1,24 +1,8 @@
-"""Logs of services: from what platforms store to choice data.
+"""Logs of services: from what platforms store to choice data, and to a fitted model.
 
-- :func:`services` reads the long table, one row a service (:mod:`cqbayes.logs.schema`), and sets
-  aside what breaks a rule (:mod:`cqbayes.logs.validation`);
-- :func:`choice_data_of` and :func:`minibatches` make choice data of it;
-- :func:`read_choices` and :func:`write_choices` are for files of choice data.
+``formats/`` has one importer a file, ``retrials/`` says which turns ask again, ``table/`` reads the
+long table of services (``schema``). ``read`` goes all the way to choice data, ``fit`` to a
+posterior, ``predictions`` applies a posterior on disk to a file of queries.
+
+May import: all rooms before.
 """
-
-from cqbayes.logs.choice_files import read_choices, write_choices
-from cqbayes.logs.choices import Coded, Codes, choice_data_of, codes_of, minibatches
-from cqbayes.logs.table import Services, ServicesReport, services
-
-__all__ = [
-    "Coded",
-    "Codes",
-    "Services",
-    "ServicesReport",
-    "choice_data_of",
-    "codes_of",
-    "minibatches",
-    "read_choices",
-    "services",
-    "write_choices",
-]

@@ -15,14 +15,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cqbayes.choice import ChoiceData, choice_data
+from cqbayes._tools.files import replacing
+from cqbayes.choice.data import ChoiceData, choice_data
 from cqbayes.errors import InputError
-from cqbayes.files import replacing
 from cqbayes.logs.choices import INTEGERS
 
 
 def write_choices(path: str | Path, data: ChoiceData, llms: list[str], note: str) -> None:
-    """Writes choice data; ``note`` says in the file's metadata where they come from."""
+    """Writes choice data; ``note`` goes into the file's metadata and says where they come from."""
     columns = {
         "context": list(np.asarray(data.context)),
         "offered": list(np.asarray(data.offered)),
@@ -47,7 +47,7 @@ def read_choices(path: str | Path) -> tuple[ChoiceData, list[str] | None]:
 
     Raises:
         InputError: for a file that is missing, not Parquet, or lacks a column, and for anything
-            that :func:`cqbayes.choice.choice_data` refuses.
+            that :func:`cqbayes.choice.data.choice_data` refuses.
     """
     path = Path(path)
     if not path.is_file():
@@ -58,10 +58,12 @@ def read_choices(path: str | Path) -> tuple[ChoiceData, list[str] | None]:
         raise InputError(f"{path}: expected a Parquet log, got another format") from None
     except OSError as error:
         reason = error.strerror or "it is damaged"
-        raise InputError(f"{path}: expected a Parquet log that can be read: {reason}") from None
+        raise InputError(
+            f"{path}: expected a Parquet log that can be read, got: {reason}"
+        ) from None
     missing = [name for name in ("context", "offered", "choice") if name not in table.column_names]
     if missing:
-        raise InputError(f"{path}: expected columns context, offered, choice; no {missing[0]}")
+        raise InputError(f"{path}: expected columns context, offered, choice; got no {missing[0]}")
     plain = {n: table[n].to_numpy() for n in ("weight", *INTEGERS) if n in table.column_names}
     num_users = None
     if "user" in plain and pa.types.is_integer(table["user"].type):

@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cqbayes.choice import MOST_LEVELS, SILENCE, ChoiceData, choice_data
-from cqbayes.environments.scores import unit_rows
+from cqbayes._tools.tables import unit_rows
+from cqbayes.choice.data import MOST_LEVELS, SILENCE, ChoiceData, choice_data
 from cqbayes.errors import InputError
-from cqbayes.logs.table import services
-from cqbayes.logs.validation import is_null, lengths, numbers, rows_of
+from cqbayes.logs.table.services import read_services
+from cqbayes.logs.table.validation import is_null, lengths, numbers, rows_of
 
 Batches = Iterable[pa.RecordBatch]
 Contexts = Callable[[list[str]], Any]  # texts -> contexts [text, dim]
@@ -33,9 +33,9 @@ class Codes(NamedTuple):
 
     Attributes:
         llms: LLM j is the j-th.
-        users: user i is the i-th; rows without one have the number after the last, which no model
-            knows anything of. None where no row has a user.
-        unit: of blocks of time, ``"h"``, ``"D"`` or ``"W"``; None where they are not wanted.
+        users: user i is the i-th; rows without a user have the number after the last, which is no
+            user's. None where no row has a user.
+        unit: length of the blocks of time, ``"h"``, ``"D"`` or ``"W"``; None without such blocks.
         times: when each block of time begins, without gaps.
     """
 
@@ -66,11 +66,14 @@ def codes_of(
     users: Sequence[str] | None = None,
     time: str | None = None,
 ) -> Codes:
-    """Names in a log, sorted, in one pass; memory grows with their number and not with rows.
+    """The codes of a log: its names, sorted, from one pass over the rows.
+
+    Memory grows with the number of names, not of rows.
 
     Args:
         batches: of ``SERVICES``.
-        llms: names that are given, in this order, and not looked for.
+        llms: names of the LLMs, in this order, where they are known; the log is not searched for
+            them.
         users: likewise.
         time: length of the blocks of time: ``"h"``, ``"D"``, ``"W"`` (from Monday), in UTC.
 
@@ -101,7 +104,7 @@ def codes_of(
             blocks = block_numbers(batch["timestamp"], time)
             ends = [min([*ends, int(blocks.min())]), max([*ends, int(blocks.max())])]
     if count == 0:
-        raise InputError("log: expected at least one sound row, got none; see the report")
+        raise InputError("log: expected at least one valid row, got none; see the report")
     found = users if users is not None else sorted(of_users) or None
     times = _starts(time, *ends) if time is not None else ()
     return Codes(
@@ -118,22 +121,22 @@ def _check_number(what: str, count: int, most: int) -> None:
 
 
 def block_numbers(timestamp: pa.Array, unit: str) -> np.ndarray:
-    """In which block of time each is, from some day in 1970.
+    """The number of each timestamp's block of time, counted from a day in 1970.
 
     Raises:
         InputError: where one is null.
     """
     if timestamp.null_count:
         raise InputError(
-            f"timestamp: expected one in every row, since time={unit!r}; a batch has "
-            f"{timestamp.null_count:,} rows without"
+            f"timestamp: expected one in every row, since time={unit!r}; got a batch with "
+            f"{timestamp.null_count:,} rows without a timestamp"
         )
     length, start = BLOCKS[unit]
     return (numbers(timestamp.cast(pa.int64()), 0) - start) // length
 
 
 def first_block(unit: str, times: Sequence[datetime]) -> int:
-    """Number of the first block of a log, from the same day."""
+    """Number of the first block of a log, counted as by :func:`block_numbers`."""
     length, start = BLOCKS[unit]
     first = (times[0].replace(tzinfo=None) - EPOCH) // timedelta(microseconds=1)
     return (first - start) // length
@@ -158,18 +161,18 @@ def choice_data_of(
     """Services as choice data, in memory.
 
     A row is a retry (0) where nothing was chosen and ``silent`` is not true; ``retry_probability``
-    is not looked at: it belongs to the outcome of a model. Contexts are brought to unit norm. Rows
-    without a user are not one user: they have a number that is nobody's, ``num_users``.
+    is not used: it belongs to the outcome of a model. Contexts are scaled to unit norm. Rows
+    without a user get the number ``num_users``, which is no user's.
 
     Args:
-        batches: of ``SERVICES``, such as :func:`cqbayes.logs.table.services` gives.
+        batches: of ``SERVICES``, such as :func:`cqbayes.logs.table.services.services` gives.
         llms, users, time: as in :func:`codes_of`.
         context: makes contexts ``[text, dim]`` of texts; column ``embedding`` where absent.
         attributes: numbers for each LLM, the same in all rows.
 
     Raises:
-        InputError: as there, and for names that are not among those given, for rows without an
-            embedding or text, and for an LLM without attributes.
+        InputError: as :func:`codes_of`, for names that are not among the given ones, for rows
+            without an embedding or text, and for an LLM without attributes.
 
     Example:
         >>> from cqbayes.logs.schema import SERVICES
@@ -198,27 +201,29 @@ def minibatches(
     """Choice data of one shape, part by part, at constant memory.
 
     The last part is filled up with rows of weight 0. All parts have the same ``num_users`` and
-    ``num_times``, so that what is compiled for one serves all.
+    ``num_times``, so that one compilation serves all.
 
     Args:
-        log: a file that :func:`cqbayes.logs.table.services` reads, or batches of ``SERVICES``,
-            which may have passed through further stages.
+        log: a file that :func:`cqbayes.logs.table.services.services` reads, or batches of
+            ``SERVICES``, which may have passed through further stages.
         size: rows of a part.
         codes: of the whole log; for a file they are found by reading it once before.
         time: as in :func:`codes_of`, where ``codes`` are not given.
         context, attributes: as in :func:`choice_data_of`.
 
     Raises:
-        InputError: as there; for batches without ``codes``.
+        InputError: as :func:`choice_data_of`, and for batches without ``codes``.
     """
     if size < 1:
         raise InputError(f"size: expected at least 1, got {size}")
     is_file = isinstance(log, str | Path)
     if codes is None:
         if not is_file:
-            raise InputError("codes: expected those of the whole log; codes_of finds them")
-        codes = codes_of(services(log), time=time)
-    return _parts(services(log) if is_file else log, size, codes, context, attributes)
+            raise InputError(
+                "codes: expected the codes of the whole log, got none; codes_of finds them"
+            )
+        codes = codes_of(read_services(log), time=time)
+    return _parts(read_services(log) if is_file else log, size, codes, context, attributes)
 
 
 def _parts(
@@ -297,8 +302,8 @@ def _codes(name: str, values: pa.Array, known: pa.Array) -> np.ndarray:
     found = pc.call_function("index_in", [values], pc.SetLookupOptions(value_set=known))
     if found.null_count:
         raise InputError(
-            f"{name}: expected all that are in the log, a batch has others "
-            f"{found.null_count:,} times; leave {name} out to find them"
+            f"{name}: expected all names that are in the log, got a batch with others "
+            f"{found.null_count:,} times; leave {name} out to find all names"
         )
     return numbers(found, -1)
 
@@ -308,7 +313,8 @@ def _contexts(batch: pa.RecordBatch, context: Contexts | None) -> np.ndarray:
         texts = batch["text"]
         if texts.null_count:
             raise InputError(
-                f"text: expected one in every row, a batch has {texts.null_count:,} rows without"
+                f"text: expected one in every row, got a batch with {texts.null_count:,} rows "
+                "without text"
             )
         found = np.asarray(context(texts.to_pylist()), float)
         if found.ndim != 2 or len(found) != len(batch) or found.shape[1] == 0:
@@ -321,8 +327,8 @@ def _contexts(batch: pa.RecordBatch, context: Contexts | None) -> np.ndarray:
     each = np.unique(lengths(embedding))
     if len(each) != 1 or each[0] == 0:
         raise InputError(
-            "embedding: expected one of the same length in every row; where there is none, give "
-            "context=, a function from texts to an array [text, dim]"
+            "embedding: expected one of the same length in every row, got others; without "
+            "embeddings, give context=, a function from texts to an array [text, dim]"
         )
     flat = numbers(embedding.flatten(), np.nan).astype(float)
     return unit_rows("embedding", flat.reshape(len(batch), -1)).astype(np.float32)
@@ -335,7 +341,9 @@ def _data(
     if attributes is not None:
         missing = [name for name in codes.llms if name not in attributes]
         if missing:
-            raise InputError(f"attributes: expected those of all LLMs, {len(missing)} have none")
+            raise InputError(
+                f"attributes: expected numbers for all LLMs, got none for {len(missing)}"
+            )
         each = [attributes[name] for name in codes.llms]
     arguments = [columns[name] for name in ("context", "offered", "choice", "weight")]
     optional = {name: columns[name] for name in INTEGERS if name in columns}

@@ -1,6 +1,6 @@
-"""What is set aside while a log is read: counted by reason, placed, and kept in a file if wanted.
+"""Records that are set aside while a log is read: counts, places and, if wanted, a file.
 
-Nothing of a record is in a reason, a count or a message. The quarantine file holds the records
+Reasons, counts and messages contain nothing of a record. The quarantine file holds the records
 themselves, and so what users wrote.
 """
 
@@ -13,20 +13,20 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from cqbayes._tools.files import replacing, writable_file
 from cqbayes.errors import InputError
-from cqbayes.files import replacing, writable_file
 
-PLACES = 20  # of those set aside for one reason that are remembered
+PLACES = 20  # that are remembered for each reason
 
 
 class Report(NamedTuple):
-    """What became of the records that were read so far.
+    """Counts of the records that were read so far.
 
     Attributes:
-        read: how many; always ``kept`` plus all of ``set_aside``.
-        kept: how many have all their turns in the batches, or in the one that is being filled.
-        set_aside: how many were not, by the reason; the first that was found.
-        places: where the first of those stand, by the reason: ``file:line``, or for Parquet and
+        read: records that were read; always ``kept`` plus all of ``set_aside``.
+        kept: records whose turns are in the batches, or in the batch that is being filled.
+        set_aside: records that were not kept, counted by the first reason that was found.
+        places: places of the first records set aside, by reason: ``file:line``, or for Parquet and
             JSON ``file:record``, from 1.
     """
 
@@ -36,7 +36,7 @@ class Report(NamedTuple):
     places: dict[str, tuple[str, ...]]
 
     def to_dict(self) -> dict[str, Any]:
-        """The same for JSON."""
+        """The counts as a dictionary for JSON."""
         return self._asdict()
 
     def __str__(self) -> str:
@@ -79,13 +79,13 @@ def counts_table(
 class Ledger:
     """Counts records, and writes those that are set aside to a file.
 
-    The file appears whole when :meth:`close` is called, and not at all if it is not.
+    The file appears as a whole when :meth:`close` is called; otherwise it does not appear.
 
     Args:
         quarantine: where the records that are set aside are written, as JSON Lines:
-            ``{"place": ..., "reason": ..., "expected": ..., "record": ...}``, the third where it is
-            known; nowhere if None.
-        strict: whether the first of them is refused, and not set aside.
+            ``{"place": ..., "reason": ..., "expected": ..., "record": ...}``, with ``expected``
+            where it is known. None writes no file.
+        strict: whether the first such record is an error, instead of being set aside.
         inputs: files that are read, which the quarantine file must not replace.
 
     Raises:
@@ -120,26 +120,25 @@ class Ledger:
 
     @property
     def is_written(self) -> bool:
-        """Whether records are written, so that they are needed."""
+        """Whether a quarantine file is written, for which whole records are needed."""
         return self._path is not None
 
     def put_aside(self, reason: str, place: str, record: Any, expected: str | None = None) -> None:
-        """Counts a record, and writes it.
+        """Counts a record that is set aside, and writes it to the quarantine file.
 
         Args:
-            reason: why; one of few.
-            place: where it stands.
-            record: what stands there: a dictionary, a line in bytes, or None where there was more
-                than is held in memory.
-            expected: what should have been there.
+            reason: why, as one of a few texts.
+            place: where the record stands.
+            record: a dictionary, a line in bytes, or None where the record is too large for memory.
+            expected: what a valid record has there.
 
         Raises:
             InputError: under ``strict``, or where the operating system refuses to write.
         """
         if self._strict:
             raise InputError(
-                f"{place}: expected {expected or 'a sound record'}, got: {reason}; "
-                "set it right, or read without strict, which sets such rows aside"
+                f"{place}: expected {expected or 'a valid record'}, got: {reason}; "
+                "correct it, or read without strict, which sets such rows aside"
             )
         self.set_aside[reason] += 1
         places = self._places.setdefault(reason, [])
@@ -153,8 +152,9 @@ class Ledger:
 
     def _opened(self, path: Path) -> IO[str]:
         if self._spool is None:
-            # Not the name that `replacing` gives, since others use that one meanwhile. It is known
-            # before there is a file, so that `discard` finds what a signal leaves half made.
+            # Not the name that `replacing` gives, since other processes use that name meanwhile.
+            # The name is set before the file is made, so that `discard` finds the file also after a
+            # signal.
             self._temporary = path.with_name(f".{os.getpid()}.{secrets.token_hex(4)}.jsonl")
             self._spool = open(  # noqa: SIM115  (closed by close)
                 self._temporary, "x", encoding="ascii", opener=_readable_by_its_owner_only
@@ -175,7 +175,7 @@ class Ledger:
         self._path = None
 
     def discard(self) -> None:
-        """Removes what was written, unless it is in its place already."""
+        """Removes the unfinished quarantine file; a finished one stays."""
         try:
             if self._spool is not None:
                 self._spool.close()

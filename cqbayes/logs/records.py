@@ -1,91 +1,60 @@
-"""From files to records to turns: the reading that all importers share.
+"""From files to records to turns: how files are read, for all importers.
 
-A log format is one file with an ``IMPORTER``. What is read is bounded, whatever is in the file, and
-counted: every record is kept or set aside with a reason, and nothing of a record is in a reason.
+A log format is one file with an ``IMPORTER``. Memory is bounded, whatever is in the file. Every
+record is counted: it is kept, or set aside with a reason that contains nothing of the record.
 """
 
 import gzip
 import json
 import zlib
 from codecs import BOM_UTF8
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import pyarrow as pa
 
-from cqbayes.answers import parquet
+from cqbayes._tools.tables import parquet
 from cqbayes.errors import InputError
-from cqbayes.logs.formats import refuse_other
+from cqbayes.logs.formats.importer import (
+    LONG_RECORD,
+    MOST_BYTES_OF_RECORD,
+    MOST_MESSAGES,
+    NOT_JSON,
+    NOT_UTF8,
+    TICKS,
+    Importer,
+    SetAside,
+)
+from cqbayes.logs.formats.recognise import refuse_other
 from cqbayes.logs.quarantine import Ledger, Report
 from cqbayes.logs.schema import TURNS
 
-# What bounds the memory, whatever is in the file.
-MOST_BYTES = 1_000_000  # of a message
-MOST_BYTES_OF_NAME = 256  # of what is repeated in every row: hashes, names, languages
-MOST_BYTES_OF_RECORD = 16_000_000  # as it stands in the file
-MOST_BYTES_OF_ARRAY = 64_000_000  # of a file .json, which is read as a whole
-MOST_MESSAGES = 10_000  # of a conversation
+MOST_BYTES_OF_ARRAY = 64_000_000  # of a .json file, which is read as a whole
+
+
 MOST_CHARS = 16_000_000  # of text in a batch, but for its last record
-# Bytes that a byte of a file .gz may become, past its first 64 MB: logs shrink 5 to 50 times, and
-# gzip cannot do more than 1,032.
+
+
+# Bytes that a byte of a .gz file may become, past the first 64 MB. Logs shrink 5 to 50 times; gzip
+# shrinks at most 1,032 times.
 MOST_EXPANSION = 200
+
+
 RECORDS = 64  # of a Parquet file that are decoded at a time
+
+
 BUFFER = 1 << 20  # bytes of a Parquet column that are read at a time
 
-# Why records are set aside, in all formats.
-NOT_JSON = "not a JSON object"
-NOT_UTF8 = "not UTF-8"
-LONG_RECORD = f"over {MOST_BYTES_OF_RECORD:,} bytes or {MOST_MESSAGES:,} messages"
-LONG_CELL = f"a message over {MOST_BYTES:,} bytes, or a name over {MOST_BYTES_OF_NAME}"
-NO_TIMESTAMP = "a timestamp that is none"
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-TICKS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}  # a second
 JSON_LINES = (".jsonl", ".ndjson")
+
+
 SUFFIXES = (".parquet", ".json", *JSON_LINES, ".jsonl.gz", ".ndjson.gz")
-
-Record = Mapping[str, Any]
-
-
-class SetAside(Exception):
-    """Its text is one of the reasons, and nothing from the file."""
-
-
-def _itself(record: Record) -> Iterable[Any]:
-    return (record,)
-
-
-class Importer(NamedTuple):
-    """A log format.
-
-    Attributes:
-        title: what it is called.
-        rows: ``(record, ticks) -> rows of TURNS``, as dictionaries in which what is absent is
-            null; raises :class:`SetAside`. ``ticks`` says how many ticks a second has in whole
-            numbers that are times, by the field's name with dots; those it lacks are for the
-            importer to know. A record without a turn of a user gives no rows.
-        unpack: what one line of JSON holds, where that is more than a record.
-        wanted: whether a column of Parquet is read, by its name with dots; None where the format
-            is not known in Parquet.
-        check: refuses a Parquet file by its name and schema.
-        signs: which fields tell the format from others: all of one of these sets of names.
-        transport: how a request that a program sent again after an error is told apart from a user
-            who asked again, or that it cannot be.
-    """
-
-    title: str
-    rows: Callable[[Record, Mapping[str, int]], list[dict[str, Any]]]
-    transport: str
-    unpack: Callable[[Record], Iterable[Any]] = _itself
-    wanted: Callable[[str], bool] | None = None
-    check: Callable[[str, pa.Schema], None] | None = None
-    signs: tuple[tuple[str, ...], ...] = ()
 
 
 class Turns(Iterator[pa.RecordBatch]):
-    """Batches of turns in ``TURNS``, read as they are asked for; see :func:`turns`."""
+    """Batches of turns in ``TURNS``, read as they are asked for; see :func:`read_turns`."""
 
     def __init__(
         self, importer: Importer, paths: Sequence[Path], rows: int, ledger: Ledger
@@ -99,7 +68,7 @@ class Turns(Iterator[pa.RecordBatch]):
 
     @property
     def report(self) -> Report:
-        """Counts of what was read so far: of everything once the batches are used up."""
+        """Counts of the records read so far: of all records once the batches are used up."""
         return self._ledger.report
 
     def _stream(self, paths: Sequence[Path], rows: int) -> Iterator[pa.RecordBatch]:
@@ -120,7 +89,7 @@ class Turns(Iterator[pa.RecordBatch]):
                     if len(waiting) >= rows or chars >= MOST_CHARS:
                         yield pa.RecordBatch.from_pylist(waiting, TURNS)
                         waiting, chars = [], 0
-            # Before the last batch, so that a file is there once that has come.
+            # Before the last batch, so that the quarantine file is there when that batch comes.
             self._ledger.close()
         finally:
             self._ledger.discard()
@@ -139,7 +108,7 @@ class Turns(Iterator[pa.RecordBatch]):
             return str(reason)
 
 
-def turns(
+def read_turns(
     importer: Importer,
     path: str | Path | Sequence[str | Path],
     *,
@@ -149,23 +118,37 @@ def turns(
 ) -> Turns:
     """Turns of users, batch by batch; a record is never in two batches.
 
-    A record that is not as it should be is set aside with all its turns, since the others would
-    look as if they followed one another, and is counted in :attr:`Turns.report`. Memory is bounded:
-    a batch, and of the file one line, or 64 records and the Parquet pages that they stand in.
+    An invalid record is set aside with all its turns, and counted in :attr:`Turns.report`: without
+    the invalid ones, the other turns would look consecutive. Memory holds a batch, and one line of
+    the file, or 64 records with their Parquet pages.
 
     Args:
         importer: the log format.
         path: a file, a folder of files, or several files: Parquet, JSON Lines (also compressed,
             ``.gz``), or JSON with an object or an array of objects.
-        rows: how many a batch has at least; only the last, or one of very long texts, has fewer.
+        rows: minimum number of rows in a batch; only the last batch, or one of very long texts, has
+            fewer.
         quarantine: where the records that are set aside are written with place and reason, as JSON
             Lines; the file appears once all is read. It holds what users wrote.
-        strict: whether the first of those is refused.
+        strict: whether the first record to be set aside is an error instead.
 
     Raises:
-        InputError: at once, for what cannot be read or lacks a column; and while reading, for JSON
-            whose first record is plainly of another format, for a file that is damaged, or under
-            ``strict``.
+        InputError: at once, for a file that cannot be read or lacks a column; and while reading,
+            for JSON whose first record is plainly of another format, for a file that is damaged, or
+            under ``strict``.
+
+    Example:
+        >>> import tempfile
+        >>> from cqbayes import load_importer
+        >>> said = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "log.jsonl"
+        ...     _ = path.write_text(json.dumps({"id": "a", "model": "gpt-4o", "messages": said}))
+        ...     stream = read_turns(load_importer("openai_chat"), path)
+        ...     [batch.select(["model", "text"]).to_pylist() for batch in stream]
+        [[{'model': 'gpt-4o', 'text': 'Why?'}]]
+        >>> stream.report
+        Report(read=1, kept=1, set_aside={}, places={})
     """
     if rows < 1:
         raise InputError(f"rows: expected at least 1, got {rows}")
@@ -176,15 +159,15 @@ def turns(
 
 
 def suffix(path: Path) -> str:
-    """Of a file, with what stands before ``.gz``."""
+    """The suffix of a file, with the one before ``.gz``: ``.jsonl.gz``."""
     return "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
 
 
 def files(path: str | Path | Sequence[str | Path], suffixes: Sequence[str]) -> list[Path]:
-    """A file, the files of a folder in order of their names, or several files.
+    """The files to read: one file, the files of a folder by name, or several files.
 
     Raises:
-        InputError: for a folder without any, and for files of other kinds.
+        InputError: for a folder without such files, and for files of other kinds.
     """
     if not isinstance(path, str | Path):
         found = [Path(one) for one in path]
@@ -210,7 +193,7 @@ def check_readable(path: Path) -> None:
 
 
 def _check(path: Path, importer: Importer) -> None:
-    """Refuses a file that nothing can be read from, before anything is read."""
+    """Refuses a file that cannot be read, before any file is read."""
     if suffix(path) != ".parquet":
         check_readable(path)
         return
@@ -222,16 +205,13 @@ def _check(path: Path, importer: Importer) -> None:
             importer.check(str(path), file.schema_arrow)
 
 
-# From files to records: dictionaries as they stand in the file, or why there is none.
-
-
 class Found(NamedTuple):
-    """A record, or why there is none.
+    """A record of a file, or the reason why it is invalid.
 
     Attributes:
-        place: of its line, or else its number, from 1.
+        place: number of its line, or else of the record, from 1.
         record: the record, or the reason.
-        line: as it stands in the file, where that is a line.
+        line: the line of the file, where a record is a line.
     """
 
     place: int
@@ -255,7 +235,7 @@ def _source(path: Path, importer: Importer) -> _Source:
 
 
 def _ticks(fields: pa.Schema | pa.StructType, before: str = "") -> dict[str, int]:
-    """Of all times in a schema, by their names with dots."""
+    """Ticks per second of all timestamps in a schema, by their names with dots."""
     found: dict[str, int] = {}
     count = len(fields) if isinstance(fields, pa.Schema) else fields.num_fields
     for place in range(count):
@@ -295,8 +275,8 @@ def _array(path: Path) -> Iterator[Found]:
         content = file.read(MOST_BYTES_OF_ARRAY + 1)
     if len(content) > MOST_BYTES_OF_ARRAY:
         raise InputError(
-            f"{path}: expected at most {MOST_BYTES_OF_ARRAY:,} bytes in a file .json, got more; "
-            "make it JSON Lines, which are read one by one: jq -c '.[]'"
+            f"{path}: expected at most {MOST_BYTES_OF_ARRAY:,} bytes in a .json file, got more; "
+            "convert it to JSON Lines, which is read line by line: jq -c '.[]'"
         )
     try:
         found = json.loads(content.decode("utf-8-sig"))
@@ -309,12 +289,12 @@ def _array(path: Path) -> Iterator[Found]:
 
 
 def lines(path: Path, blank: bool = False) -> Iterator[tuple[int, bytes | None]]:
-    """Lines with their numbers, from 1; None for one that is too long.
+    """The lines of a file with their numbers, from 1; None for a line that is too long.
 
-    Files of gzip are unpacked as they are read. Blank lines come only with ``blank``.
+    Gzip files are unpacked as they are read. Blank lines come only with ``blank``.
 
     Raises:
-        InputError: for a file of gzip that is damaged, or that becomes far larger than it is.
+        InputError: for a gzip file that is damaged, or that becomes far too large.
     """
     packed = path.suffix == ".gz"
     number = 0
@@ -337,7 +317,7 @@ def lines(path: Path, blank: bool = False) -> Iterator[tuple[int, bytes | None]]
             if not packed:
                 raise
             raise InputError(
-                f"{path}: expected a file of gzip that can be read, it is damaged; get it again"
+                f"{path}: expected a gzip file that can be read, got a damaged one; get it again"
             ) from error
 
 
@@ -351,7 +331,7 @@ def json_lines(path: Path) -> Iterator[Found]:
 
 
 def _check_expansion(path: Path, raw: IO[bytes], file: Any) -> None:
-    """Refuses a bomb: a small file that becomes a very large one."""
+    """Refuses a gzip bomb: a small file that becomes a very large one."""
     if file.tell() > MOST_BYTES_OF_ARRAY + MOST_EXPANSION * raw.tell():
         raise InputError(
             f"{path}: expected at most {MOST_EXPANSION:,} bytes of text for a byte of gzip, "
@@ -372,7 +352,7 @@ def _parsed(line: bytes) -> dict[str, Any] | str:
 def _rows_of(path: Path, is_wanted: Callable[[str], bool]) -> Iterator[Found]:
     place = 0
     with parquet(str(path), path, buffer_size=BUFFER) as file:
-        # Moderation scores and headers are a good part of the file, and stay there.
+        # Moderation scores and headers are a large part of the file, and are not read.
         wanted = [
             column
             for column in (file.schema.column(i).path for i in range(len(file.schema)))
@@ -387,7 +367,7 @@ def _rows_of(path: Path, is_wanted: Callable[[str], bool]) -> Iterator[Found]:
 
 
 def _timeless(column: pa.Array) -> pa.Array:
-    """With whole numbers for times, since not all that Arrow can hold are times in Python."""
+    """The column with whole numbers for times: Arrow can hold times that Python cannot."""
     return column.cast(_timeless_type(column.type))
 
 
@@ -409,7 +389,7 @@ def _record(columns: list[tuple[str, pa.Array]], i: int) -> dict[str, Any] | str
     for name, column in columns:
         cell = column[i]
         if isinstance(cell, pa.ListScalar | pa.LargeListScalar) and cell.is_valid:
-            # Before it becomes objects of Python, which take many times as much.
+            # Check the size before Python objects are made, which take many times as much memory.
             inner = cell.values
             if len(inner) > MOST_MESSAGES or inner.nbytes > MOST_BYTES_OF_RECORD:
                 return LONG_RECORD
@@ -418,51 +398,3 @@ def _record(columns: list[tuple[str, pa.Array]], i: int) -> dict[str, Any] | str
         except UnicodeDecodeError:
             return NOT_UTF8
     return record
-
-
-# What importers make cells of.
-
-
-def text(value: Any, most: int, reason: str) -> str:
-    """A string of at most so many bytes; set aside for ``reason`` where it is none."""
-    if not isinstance(value, str):
-        raise SetAside(reason)
-    try:
-        # JSON can hold unpaired surrogates, which have no encoding.
-        size = len(value.encode()) if len(value) <= most else len(value)
-    except UnicodeEncodeError:
-        raise SetAside(NOT_UTF8) from None
-    if size > most:
-        raise SetAside(LONG_CELL)
-    return value
-
-
-def name(record: Record, key: str, reason: str) -> str:
-    """A short string that has to be there."""
-    return text(record.get(key) or None, MOST_BYTES_OF_NAME, reason)
-
-
-def optional_name(record: Record, key: str, reason: str) -> str | None:
-    """A short string, or null."""
-    value = record.get(key)
-    return None if value is None else text(value, MOST_BYTES_OF_NAME, reason)
-
-
-def moment(value: Any, ticks: int) -> datetime | None:
-    """A time in UTC: ISO 8601, where one without a zone is UTC, or whole ticks since 1970."""
-    if value is None:
-        return None
-    try:
-        if isinstance(value, str):
-            found = datetime.fromisoformat(value)
-            return found.replace(tzinfo=found.tzinfo or UTC).astimezone(UTC)
-        if isinstance(value, int) and not isinstance(value, bool):
-            return EPOCH + timedelta(microseconds=value * 1_000_000 // ticks)
-    except (ValueError, OverflowError):
-        pass
-    raise SetAside(NO_TIMESTAMP)
-
-
-def folded(value: str) -> str:
-    """A text with its white space folded, by which a repeated one is known."""
-    return " ".join(value.split())

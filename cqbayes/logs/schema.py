@@ -1,7 +1,7 @@
 """The two tables that all logs become.
 
-**Turns**: one row a request of a user, as platforms keep them; no column says which turn is a
-retrial. Every importer makes these.
+**Turns**: one row per request of a user, as platforms keep them. No column says which turn is a
+retrial. Every importer makes this table.
 
 ==================  ================================================================================
 ``session_id``      string: requests of one session are one user's, one after another
@@ -21,7 +21,7 @@ retrial. Every importer makes these.
 ``repeated``        bool: whether the text is that of the turn before, white space folded
 ==================  ================================================================================
 
-**Services**: one row a service, with what came of it. These are what a model is fitted to.
+**Services**: one row per service, with its outcome. Models are fitted to this table.
 
 =====================  =============================================================================
 ``query_id``           string: services of one query share it
@@ -31,10 +31,10 @@ retrial. Every importer makes these.
 ``timestamp``          UTC
 ``offered``            list of strings: the LLMs whose answers were shown, the assortment
 ``chosen``             string: the LLM whose answer was taken; null where the user retried
-``silent``             bool: neither was seen; ``chosen`` is null then
+``silent``             bool: neither acceptance nor retry was seen; ``chosen`` is null then
 ``retry_probability``  where the outcome was inferred: how probable a retrial is
 ``text``               string: the query in words
-``embedding``          list of numbers: the query's embedding; all rows or none
+``embedding``          list of numbers: the query's embedding; in all rows or in none
 ``latency``            seconds
 ``cost``               dollars
 ``propensity``         in (0, 1]: probability with which this query and assortment were picked

@@ -5,18 +5,19 @@
     with probability eta_t = min(1, c / sqrt(t)):  a uniform query, a uniform assortment
     otherwise:  theta~ ~ posterior (spread alpha),  argmax_{x, S} v(x, S; theta~)
 
-Source: Bae, Son and Lee, arXiv 2602.02061. That ``eta_t`` has this form is our reading of it.
+Source: Bae, Son and Lee, arXiv 2602.02061. The form of ``eta_t`` is our reading of the paper.
 """
 
 from collections.abc import Callable
 
 from jaxtyping import Array, Float
 
-from cqbayes.assortment import checked_offers
-from cqbayes.belief import Belief
-from cqbayes.policies import Policy, Setup
-from cqbayes.policies.explore import explore, inverse_root
+from cqbayes.choice.assortments import checked_offers
+from cqbayes.policies.belief import Belief
+from cqbayes.policies.policy import Policy
+from cqbayes.policies.setup import Setup
 from cqbayes.policies.thompson import thompson
+from cqbayes.policies.wrappers.explore import explore, inverse_root
 
 
 def acqb(
@@ -30,21 +31,21 @@ def acqb(
     values: Float[Array, " llm"] | None = None,
     schedule: Callable[[Array], Array] | None = None,
 ) -> Policy:
-    """The paper's algorithm with any posterior.
+    """The policy ACQB, with any posterior.
 
     Args:
         belief: how the posterior is kept: online, or refitted on a schedule.
         num_llms: how many LLMs there are.
-        slate_size: most LLMs that answer one query.
+        slate_size: maximum number of LLMs that answer one query.
         c: exploration; 0 is plain Thompson sampling.
         alpha: spread of the Thompson draw; 0 is greedy.
-        best_of: draws that each utility is the largest of.
+        best_of: number of posterior draws; each utility is the largest over them.
         values: worth of each LLM's answer, in [0, 1]; 1 each where absent.
         schedule: ``t -> eta_t`` instead of ``min(1, c / sqrt(t))``.
 
     Raises:
         InputError: for a ``c`` or ``alpha`` that is not a number of at least 0, no draws, a slate
-            that cannot be filled, or values that are not one in [0, 1] for each LLM.
+            that cannot be filled, or values other than one in [0, 1] for each LLM.
     """
     values = checked_offers(slate_size, values, num_llms)
     inner = thompson(belief, slate_size, alpha, best_of=best_of, values=values)

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from cqbayes.assortment import checked_offers, every_assortment, value
-from cqbayes.environments import Population
-from cqbayes.policies import Action, Observation, Policy, Setup, oldest, stateless
+from cqbayes.choice.assortments import checked_offers, every_assortment, value
+from cqbayes.environments.environment import Action, Observation, Population
+from cqbayes.policies.policy import Policy, oldest, stateless
+from cqbayes.policies.setup import Setup
 
 NEEDS_TRUTH = True
 NUM_QUERIES = 4_096

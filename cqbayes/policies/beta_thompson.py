@@ -5,11 +5,11 @@
     a_j = 1 + times taken,   b_j = 1 + times offered and not taken
     p~_j ~ Beta(a_j, b_j);  offer the K LLMs of highest w_j p~_j to the oldest query
 
-It cannot tell queries apart, so it serves them in order of arrival. An answer that lost to another
-of its assortment counts as one that failed.
+The policy ignores contexts, so it serves queries in order of arrival. An answer counts as failed
+also where the user took another answer of the assortment.
 
 Source: Thompson 1933; Chapelle and Li, An empirical evaluation of Thompson sampling, NIPS 2011
-(the Beta(1, 1) prior). Several answers and their worths ``w_j`` are ours.
+(the Beta(1, 1) prior). The extension to several answers with worths ``w_j`` is ours.
 """
 
 from typing import NamedTuple
@@ -19,13 +19,15 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from cqbayes.assortment import best_assortment, checked_offers
-from cqbayes.choice import ChoiceData
-from cqbayes.policies import Action, Observation, Policy, Setup, oldest
+from cqbayes.choice.assortments import best_assortment, checked_offers
+from cqbayes.choice.data import ChoiceData
+from cqbayes.environments.environment import Action, Observation
+from cqbayes.policies.policy import Policy, oldest
+from cqbayes.policies.setup import Setup
 
 
 class Counts(NamedTuple):
-    """How often each LLM's answer was taken, and was offered and not taken ``[llm]``."""
+    """How often each LLM's answer was taken, and how often it was offered but not taken."""
 
     taken: Float[Array, " llm"]
     left: Float[Array, " llm"]
@@ -34,7 +36,7 @@ class Counts(NamedTuple):
 def beta_thompson(
     num_llms: int, slate_size: int = 1, *, values: Float[Array, " llm"] | None = None
 ) -> Policy:
-    """Serves the oldest query with the LLMs that do best under draws of their success rates.
+    """Serves the oldest query with the LLMs that are best under draws of their success rates.
 
     Args:
         num_llms: how many LLMs there are.

@@ -37,11 +37,13 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from cqbayes.assortment import best_assortment
-from cqbayes.choice import ChoiceData, log_probabilities
+from cqbayes.choice.assortments import best_assortment
+from cqbayes.choice.data import ChoiceData
+from cqbayes.choice.mnl import log_probabilities
+from cqbayes.environments.environment import Action, Observation
 from cqbayes.errors import InputError
 from cqbayes.inference.online import first_offered
-from cqbayes.policies import Action, Observation
+from cqbayes.posterior.online_gaussian import blocks_along, potter_update
 
 # The steepest slope of the logistic: how far a unit of log-odds moves a probability at most.
 PROBABILITY_PER_LOG_ODDS = 0.25
@@ -138,21 +140,13 @@ def _learn_row(
     count = jnp.sum(offered)
     shown = offered[llm] & (jnp.arange(slate_size) < count)
     shown = shown & (weight > 0) & (count <= slate_size)
-    blocks = estimate.root[llm]
-    phi = jnp.stack([z @ block for block in blocks])
-    variance = jnp.sum(phi**2, axis=-1)
-    mean = estimate.location[llm] @ z
-    gain, curvature = rule(Row(mean, variance, shown, shown & (llm == choice - 1), weight))
-    direction = jnp.einsum("jkl,jl->jk", blocks, phi)
-    root = jnp.sqrt(1 + curvature * variance)
-    shrink = curvature / (root * (1 + root))
-    # Added, so that a place that is not filled changes nothing wherever it points.
-    return Estimate(
-        estimate.location.at[llm].add(jnp.where(shown, gain, 0)[:, None] * direction),
-        estimate.root.at[llm].add(
-            -(jnp.where(shown, shrink, 0)[:, None] * direction)[:, :, None] * phi[:, None, :]
-        ),
-    )
+    along = blocks_along(estimate.location, estimate.root, llm, z)
+    taken = shown & (llm == choice - 1)
+    gain, curvature = rule(Row(along.mean, along.variance, shown, taken, weight))
+    root = jnp.sqrt(1 + curvature * along.variance)
+    shrinkage = curvature / (root * (1 + root))
+    gain, shrinkage = jnp.where(shown, gain, 0), jnp.where(shown, shrinkage, 0)
+    return Estimate(*potter_update(estimate.location, estimate.root, along, gain, shrinkage))
 
 
 def ridge(row: Row) -> tuple[Array, Array]:

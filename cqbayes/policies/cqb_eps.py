@@ -1,4 +1,4 @@
-"""CQB-eps: explore for a while, then now and then, and be optimistic otherwise; needs the horizon.
+"""CQB-eps: pure exploration first, then optimism with rare exploration; needs the horizon.
 
 ::
 
@@ -9,10 +9,10 @@
 Source: Bae, Kang and Lee, Queue length regret bounds for contextual queueing bandits,
 arXiv 2601.19300 (ICLR 2026): both phases, the rate, and ``tau = O(d log T / (sigma_0^4 eps^2))``,
 with ``eps`` the slackness and ``sigma_0^2`` the least eigenvalue of the contexts' covariance. We
-have them from its abstract and from a summary, not from the paper itself. Ours: ``factor`` for the
-unknown constants, counted per LLM; the newest query where none has just arrived; that a turn is a
-service, so that rounds in which nothing waits take no LLM's; that later exploration is uniform over
-queries; and what :mod:`cqbayes.policies.cqb_opt` says of its rule.
+know them from its abstract and a summary, not from the paper itself. Our choices: ``factor`` stands
+for the unknown constants, counted per LLM; the newest query is served where none has just arrived;
+LLMs take turns by services, so a round in which nothing waits skips no LLM; later exploration is
+uniform over queries; and the choices of :mod:`cqbayes.policies.cqb_opt`.
 """
 
 from typing import Any, NamedTuple
@@ -22,16 +22,19 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from cqbayes.assortment import checked_offers
-from cqbayes.choice import ChoiceData
-from cqbayes.policies import Action, Observation, Policy, Setup, confidence
+from cqbayes.choice.assortments import checked_offers
+from cqbayes.choice.data import ChoiceData
+from cqbayes.environments.environment import Action, Observation
+from cqbayes.policies import confidence
 from cqbayes.policies.cqb_opt import Learnt, cqb_opt
-from cqbayes.policies.explore import constant, explore
 from cqbayes.policies.horizon import exploration_rounds, horizon_of
+from cqbayes.policies.policy import Policy
+from cqbayes.policies.setup import Setup
+from cqbayes.policies.wrappers.explore import constant, explore
 
 
 class Turns(NamedTuple):
-    """What the optimistic rule has learnt, and the services so far, each of them one turn."""
+    """What the optimistic rule has learnt, and the number of services so far."""
 
     learnt: Learnt
     services: Int[Array, ""]
@@ -49,19 +52,19 @@ def cqb_eps(
     intercept: bool = True,
     values: Float[Array, " llm"] | None = None,
 ) -> Policy:
-    """The two-phase algorithm for stochastic contexts.
+    """The policy CQB-eps: the two-phase algorithm for stochastic contexts.
 
     Args:
         num_llms: how many LLMs there are, ``N``.
         dim: dimensions of the context.
         slate_size: how many LLMs answer one query, ``K``.
         horizon: rounds of the run, ``T``.
-        factor: of the rounds of pure exploration: each LLM has ``factor n log T`` services.
+        factor: length of pure exploration: each LLM has ``factor n log T`` services.
         scale, ridge, intercept, values: as in :func:`cqbayes.policies.cqb_opt.cqb_opt`.
 
     Raises:
         InputError: without a horizon, for a ridge that is not positive, a slate that cannot be
-            filled, or values that are not one in [0, 1] for each LLM.
+            filled, or values other than one in [0, 1] for each LLM.
     """
     horizon = horizon_of("cqb_eps", horizon)
     values = checked_offers(slate_size, values, num_llms)
@@ -108,7 +111,7 @@ def _update(inner: Any, key: PRNGKeyArray, state: Turns, rows: ChoiceData) -> Tu
 
 
 def in_turn(num_llms: int, slate_size: int, services: Array, seen: Observation) -> Action:
-    """The newest query, with the ``slate_size`` LLMs whose turn it is after so many services."""
+    """The newest query, with the ``slate_size`` LLMs whose turn comes after these services."""
     newest = jnp.argmin(jnp.where(seen.waiting, seen.wait, jnp.iinfo(seen.wait.dtype).max))
     begin = services * slate_size
     return Action(newest, (jnp.arange(num_llms) - begin) % num_llms < slate_size)

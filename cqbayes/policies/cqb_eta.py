@@ -8,15 +8,15 @@
 
     tau = ceil(factor n log(T) N / K)
 
-Exploring serves the estimate, and costs queries that wait longer; but those who wait at T are
-hardly the worse for what was done long before it. So exploration at a constant rate is stopped only
-shortly before the end.
+Exploration improves the estimate but makes queries wait longer. The queue forgets: exploration long
+before round T hardly changes how many queries wait at T. So exploration at a constant rate stops
+only shortly before the end.
 
 Source: Bae and Lee, Algorithm for contextual queueing bandits with rate-optimal queue length
-regret, arXiv 2606.09668, of which we could read the abstract: the three phases are its. The orders
-of ``tau`` and of the cutoff, and all defaults, are our reading: ``eta`` must stay below the
-slackness, for which 0.1 is usual in these papers; ``C`` is some tens of rounds over which a queue
-forgets. See :mod:`cqbayes.policies.cqb_opt` for the optimistic rule.
+regret, arXiv 2606.09668. We could read its abstract only, which has the three phases. The orders of
+``tau`` and of the cutoff, and all defaults, are our choices: ``eta`` must stay below the slackness,
+which is usually 0.1 in these papers; ``C`` is some tens of rounds, after which a queue forgets. See
+:mod:`cqbayes.policies.cqb_opt` for the optimistic rule.
 """
 
 import math
@@ -25,12 +25,14 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
-from cqbayes.assortment import checked_offers
+from cqbayes.choice.assortments import checked_offers
 from cqbayes.errors import InputError
-from cqbayes.policies import Policy, Setup, confidence
+from cqbayes.policies import confidence
 from cqbayes.policies.cqb_opt import cqb_opt
-from cqbayes.policies.explore import explore
 from cqbayes.policies.horizon import exploration_rounds, horizon_of
+from cqbayes.policies.policy import Policy
+from cqbayes.policies.setup import Setup
+from cqbayes.policies.wrappers.explore import explore
 
 
 def cqb_eta(
@@ -47,7 +49,7 @@ def cqb_eta(
     intercept: bool = True,
     values: Float[Array, " llm"] | None = None,
 ) -> Policy:
-    """The three-phase algorithm.
+    """The policy CQB-eta-2: the three-phase algorithm.
 
     Args:
         num_llms: how many LLMs there are, ``N``.
@@ -55,14 +57,13 @@ def cqb_eta(
         slate_size: how many LLMs answer one query, ``K``.
         horizon: rounds of the run, ``T``.
         eta: probability of exploring in the second phase, in [0, 1].
-        factor: of the rounds of the first phase: each LLM has ``factor n log T`` services.
-        tail: ``C``, of the rounds of the last phase, ``C log T``.
+        factor: length of the first phase: each LLM has ``factor n log T`` services.
+        tail: ``C``: the last phase has ``C log T`` rounds.
         scale, ridge, intercept, values: as in :func:`cqbayes.policies.cqb_opt.cqb_opt`.
 
     Raises:
-        InputError: without a horizon, for an ``eta`` that is no probability, a ridge that is not
-            positive, a slate that cannot be filled, or values that are not one in [0, 1] for each
-            LLM.
+        InputError: without a horizon, for an ``eta`` outside [0, 1], a ridge that is not positive,
+            a slate that cannot be filled, or values other than one in [0, 1] for each LLM.
     """
     horizon = horizon_of("cqb_eta", horizon)
     values = checked_offers(slate_size, values, num_llms)

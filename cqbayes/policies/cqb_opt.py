@@ -10,11 +10,11 @@ with ``z = (1, x)`` of n features and ``mu`` the logistic function.
 
 Source: Bae, Kang and Lee, Queue length regret bounds for contextual queueing bandits,
 arXiv 2601.19300 (ICLR 2026), for adversarial contexts: the index, and ``V_j``, for one answer. We
-have them from its abstract and from a summary, not from the paper itself. Ours: for several
-answers, the sum of the highest bounds; online mirror descent (:mod:`cqbayes.policies.confidence`)
-for a maximum likelihood estimate, whose cost would grow with the rounds; the radius, of the usual
-shape; and ``scale``, for its unknown constants. Of 0.02 to 0.2, 0.1 had the least routing regret in
-the synthetic queue with 5 LLMs, d = 5 and slack 0.1.
+know them from its abstract and a summary, not from the paper itself. Our choices: the sum of the
+highest bounds, for several answers; online mirror descent (:mod:`cqbayes.policies.confidence`)
+instead of maximum likelihood, whose cost would grow with the rounds; a radius of the usual shape;
+and ``scale`` for its unknown constants. Among values from 0.02 to 0.2, 0.1 had the least routing
+regret in the synthetic queue with 5 LLMs, d = 5 and slack 0.1.
 """
 
 from typing import NamedTuple
@@ -23,14 +23,17 @@ import jax
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from cqbayes.assortment import checked_offers
-from cqbayes.choice import ChoiceData
-from cqbayes.policies import Action, Observation, Policy, Setup, confidence
+from cqbayes.choice.assortments import checked_offers
+from cqbayes.choice.data import ChoiceData
+from cqbayes.environments.environment import Action, Observation
+from cqbayes.policies import confidence
 from cqbayes.policies.confidence import Estimate
+from cqbayes.policies.policy import Policy
+from cqbayes.policies.setup import Setup
 
 
 class Learnt(NamedTuple):
-    """The estimate with the curvature that it is made by, and the Gram matrices of the widths."""
+    """The preference estimate with its curvature, and the Gram matrices that give the widths."""
 
     preference: Estimate
     services: Estimate
@@ -46,20 +49,20 @@ def cqb_opt(
     intercept: bool = True,
     values: Float[Array, " llm"] | None = None,
 ) -> Policy:
-    """Serves the query and LLMs of highest upper bounds on the departure rate.
+    """Serves the query and LLMs with the highest upper bounds on the departure rate.
 
     Args:
         num_llms: how many LLMs there are.
         dim: dimensions of the context.
         slate_size: how many LLMs answer one query.
-        scale: of the confidence radius, in units of the theory's order.
-        ridge: what each Gram matrix begins with, times the identity.
+        scale: factor of the confidence radius, in units of the theory's order.
+        ridge: each Gram matrix begins as this number times the identity.
         intercept: whether ``z`` begins with a 1.
         values: worth of each LLM's answer, in [0, 1], by which its bound is multiplied.
 
     Raises:
-        InputError: for a ridge that is not positive, a slate that cannot be filled, or values that
-            are not one in [0, 1] for each LLM.
+        InputError: for a ridge that is not positive, a slate that cannot be filled, or values other
+            than one in [0, 1] for each LLM.
     """
     values = checked_offers(slate_size, values, num_llms)
     confidence.check_positive("cqb_opt", ridge=ridge)

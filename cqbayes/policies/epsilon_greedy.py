@@ -5,18 +5,19 @@
     with probability epsilon:  a uniform query, a uniform assortment
     otherwise:                 argmax_{x, S} v(x, S; E[theta | data])
 
-Its regret grows in proportion to the rounds: exploring never ends. The default of 0.1 is that of
-Sutton and Barto, Reinforcement Learning, chapter 2.
+Its regret grows in proportion to the rounds, since exploration never ends. The default of 0.1 is
+from Sutton and Barto, Reinforcement Learning, chapter 2.
 """
 
 from jaxtyping import Array, Float
 
-from cqbayes.assortment import checked_offers
-from cqbayes.belief import Belief
+from cqbayes.choice.assortments import checked_offers
 from cqbayes.errors import InputError
-from cqbayes.policies import Policy, Setup
-from cqbayes.policies.explore import constant, explore
+from cqbayes.policies.belief import Belief
 from cqbayes.policies.greedy import greedy
+from cqbayes.policies.policy import Policy
+from cqbayes.policies.setup import Setup
+from cqbayes.policies.wrappers.explore import constant, explore
 
 
 def epsilon_greedy(
@@ -30,15 +31,15 @@ def epsilon_greedy(
     """Greedy with forced exploration at a constant rate.
 
     Args:
-        belief: how the posterior is kept; see :mod:`cqbayes.belief`.
+        belief: how the posterior is kept; see :mod:`cqbayes.policies.belief`.
         num_llms: how many LLMs there are.
-        slate_size: most LLMs that answer one query.
+        slate_size: maximum number of LLMs that answer one query.
         epsilon: probability of exploring in a round, in [0, 1].
         values: worth of each LLM's answer, in [0, 1]; 1 each where absent.
 
     Raises:
-        InputError: for an ``epsilon`` that is no probability, a slate that cannot be filled, or
-            values that are not one in [0, 1] for each LLM.
+        InputError: for an ``epsilon`` outside [0, 1], a slate that cannot be filled, or values
+            other than one in [0, 1] for each LLM.
     """
     if not 0 <= epsilon <= 1:
         raise InputError(

@@ -4,13 +4,14 @@
 
     argmax_{x, S} v(x, S; E[theta | data])
 
-It learns only from what it already thinks best: the floor of what exploration must earn.
+The policy learns only from what it already thinks best: a baseline that exploration must beat.
 """
 
 from jaxtyping import Array, Float
 
-from cqbayes.belief import Belief
-from cqbayes.policies import Policy, Setup
+from cqbayes.policies.belief import Belief
+from cqbayes.policies.policy import Policy
+from cqbayes.policies.setup import Setup
 from cqbayes.policies.thompson import thompson
 
 
@@ -20,8 +21,8 @@ def greedy(
     """Thompson sampling whose draw is the posterior mean.
 
     Args:
-        belief: how the posterior is kept; see :mod:`cqbayes.belief`.
-        slate_size: most LLMs that answer one query.
+        belief: how the posterior is kept; see :mod:`cqbayes.policies.belief`.
+        slate_size: maximum number of LLMs that answer one query.
         values: worth of each LLM's answer, in [0, 1]; 1 each where absent.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What the policies that must know their horizon share."""
+"""Functions of the policies that need to know their horizon."""
 
 import math
 
@@ -6,10 +6,10 @@ from cqbayes.errors import InputError
 
 
 def horizon_of(name: str, horizon: int | None) -> int:
-    """The horizon, if there is one.
+    """The horizon of a run, checked.
 
     Raises:
-        InputError: if there is none, or it is no number of rounds.
+        InputError: if it is None, or below one round.
     """
     if horizon is None:
         raise InputError(
@@ -26,8 +26,8 @@ def exploration_rounds(
 ) -> int:
     """``tau = min(T, ceil(factor n log(T) N / K))``: ``n log T`` services of each of N LLMs.
 
-    The order ``n log T`` is that of the papers, whose factors hold the slackness and the contexts'
-    covariance, which a policy does not know.
+    The order ``n log T`` is from the papers. Their factors depend on the slackness and on the
+    contexts' covariance, which a policy does not know.
 
     Example:
         >>> exploration_rounds(num_llms=5, num_features=5, slate_size=1, horizon=5_000)

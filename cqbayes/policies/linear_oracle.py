@@ -1,16 +1,18 @@
 """The best that linear utilities can do: an oracle that knows the best linear parameter.
 
-What it loses to the oracle is misspecification; what a learner loses to it is the cost of learning.
+What this policy loses to the oracle is misspecification; what a learner loses to this policy is the
+cost of learning.
 """
 
 import jax
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from cqbayes.assortment import checked_offers
-from cqbayes.environments import Population, Query
+from cqbayes.choice.assortments import checked_offers
 from cqbayes.environments.best_linear import with_best_linear
-from cqbayes.policies import Action, Observation, Policy, Setup, best_pair, stateless
+from cqbayes.environments.environment import Action, Observation, Population, Query
+from cqbayes.policies.policy import Policy, best_pair, stateless
+from cqbayes.policies.setup import Setup
 
 NEEDS_TRUTH = True
 
@@ -20,7 +22,7 @@ def linear_oracle(
 ) -> Policy:
     """Serves the query and assortment of highest ``v`` under the best linear parameter.
 
-    It is fitted here where the population does not come with it.
+    The parameter is fitted here if the population does not have it.
 
     Raises:
         InputError: for a slate that cannot be filled, or values that are not in [0, 1].

@@ -6,12 +6,12 @@
     argmax_{x, S} sum_{j in S} w_j . z + alpha ||z||_{V_j^-1}
     alpha = 1 + sqrt(log(2 / delta) / 2)
 
-with ``z = (1, x)`` and ``y_j = 1`` where j's answer was taken. It knows nothing of competition
-between the answers of one assortment: an answer that lost to another counts as one that failed.
+with ``z = (1, x)`` and ``y_j = 1`` where j's answer was taken. LinUCB ignores competition between
+the answers of one assortment: an answer counts as failed also where the user took another one.
 
 Source: Li, Chu, Langford and Schapire, A contextual-bandit approach to personalized news article
-recommendation, WWW 2010 (the disjoint model); ``alpha`` is theirs. That it also picks the query,
-and that several answers are offered by the sum of their bounds, is ours.
+recommendation, WWW 2010 (the disjoint model); ``alpha`` is theirs. Two extensions are ours: the
+policy also picks the query, and it offers several answers by the sum of their bounds.
 """
 
 import math
@@ -20,11 +20,14 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from cqbayes.assortment import checked_offers
-from cqbayes.choice import ChoiceData
+from cqbayes.choice.assortments import checked_offers
+from cqbayes.choice.data import ChoiceData
+from cqbayes.environments.environment import Action, Observation
 from cqbayes.errors import InputError
-from cqbayes.policies import Action, Observation, Policy, Setup, confidence
+from cqbayes.policies import confidence
 from cqbayes.policies.confidence import Estimate
+from cqbayes.policies.policy import Policy
+from cqbayes.policies.setup import Setup
 
 
 def linucb(
@@ -37,20 +40,20 @@ def linucb(
     intercept: bool = True,
     values: Float[Array, " llm"] | None = None,
 ) -> Policy:
-    """Serves the query and LLMs of highest upper confidence bounds on being taken.
+    """Serves the query and LLMs whose answers have the highest upper bounds on being taken.
 
     Args:
         num_llms: how many LLMs there are.
         dim: dimensions of the context.
-        slate_size: most LLMs that answer one query.
+        slate_size: maximum number of LLMs that answer one query.
         delta: probability with which a bound may fail, in (0, 1).
-        ridge: what each Gram matrix begins with, times the identity; the paper's is 1.
+        ridge: each Gram matrix begins as this number times the identity; 1 in the paper.
         intercept: whether ``z`` begins with a 1.
         values: worth of each LLM's answer, in [0, 1], by which its bound is multiplied.
 
     Raises:
-        InputError: for a ``delta`` that is no probability, a ridge that is not positive, a slate
-            that cannot be filled, or values that are not one in [0, 1] for each LLM.
+        InputError: for a ``delta`` outside (0, 1), a ridge that is not positive, a slate that
+            cannot be filled, or values other than one in [0, 1] for each LLM.
     """
     values = checked_offers(slate_size, values, num_llms)
     confidence.check_positive("linucb", ridge=ridge)

@@ -1,16 +1,16 @@
-"""MaxWeight over classes of queries: what the queueing matching bandits share.
+"""MaxWeight over classes of queries: functions of the queueing matching bandits.
 
-Queries are sorted into classes, the Voronoi cells of given centres; a class is served by its
-length times the expected reward of the best assortment for its centre::
+A query belongs to the class of its nearest centre (a Voronoi cell). The class with the largest
+product of its length and its expected reward is served, with the best assortment for its centre::
 
     argmax_{c, S} Q_c v(x_c, S; u),    Q_c = waiting queries of class c that can be served
 
-and of the class that is picked, the oldest query.
+Of this class, the oldest query is served.
 
 Source: Tassiulas and Ephremides 1992, as used by Kim and Oh, Queueing matching bandits with
-preference feedback, NeurIPS 2024. Their queues have one feature vector each and their rounds match
-many of them; that a queue is a cell, served as its centre would be, one a round, is our reading.
-So it routes as well as the centres stand for their members, and no better.
+preference feedback, NeurIPS 2024. There, each queue has one feature vector, and a round serves many
+queues. Our reading: a queue is a cell whose queries are served as their centre would be, one query
+a round. So the routing is only as good as the centres represent their queries.
 """
 
 from typing import Any
@@ -19,21 +19,21 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from cqbayes.assortment import best_assortment
+from cqbayes.choice.assortments import best_assortment
+from cqbayes.environments.environment import Action, Observation
 from cqbayes.errors import InputError
-from cqbayes.policies import Action, Observation
 
 NUM_CLASSES = 8
 
 
 def unit_centres(dim: int) -> Float[Array, "class dim"]:
-    """Random directions, always the same: centres for want of knowledge of the queries."""
+    """Eight random directions, always the same: centres where nothing is known of the queries."""
     centres = jax.random.normal(jax.random.key(0), (NUM_CLASSES, dim))
     return centres / jnp.linalg.norm(centres, axis=-1, keepdims=True)
 
 
 def checked_centres(name: str, centres: Any, dim: int) -> Float[Array, "class dim"]:
-    """Refuses centres of other dimensions than the contexts.
+    """The centres as an array; refuses other dimensions than those of the contexts.
 
     Raises:
         InputError: says what shape is expected.
@@ -47,7 +47,7 @@ def checked_centres(name: str, centres: Any, dim: int) -> Float[Array, "class di
 def nearest(
     centres: Float[Array, "class dim"], context: Float[Array, "room dim"]
 ) -> Int[Array, " room"]:
-    """Which cell each query lies in."""
+    """The number of the nearest centre of each query."""
     # |x - c|^2 less |x|^2, which is the same for all centres.
     return jnp.argmin(jnp.sum(centres**2, axis=-1) - 2 * context @ centres.T, axis=-1)
 
@@ -61,9 +61,9 @@ def heaviest(
 ) -> Action:
     """The oldest query of the class of largest ``Q_c v(x_c, S)``, with its assortment.
 
-    A priority is added to ``log(Q_c v)``, for small ``v`` the same as to the log-odds of ``v``; in
-    those it would be lost where ``v`` is close to 1. A class is compared by the highest priority in
-    it, and served there.
+    A priority is added to ``log(Q_c v)``. For small ``v`` this equals an addition to the log-odds
+    of ``v``; for ``v`` close to 1, large log-odds would hide the priority. A class counts with the
+    highest priority of its queries, and a query with that priority is served.
     """
     members = seen.waiting & (nearest(centres, seen.context) == jnp.arange(len(centres))[:, None])
     offered, score = best_assortment(utility, slate_size, values)

@@ -4,9 +4,10 @@ import jax
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from cqbayes.assortment import checked_offers
-from cqbayes.environments import Population, Query
-from cqbayes.policies import Action, Observation, Policy, Setup, best_pair, stateless
+from cqbayes.choice.assortments import checked_offers
+from cqbayes.environments.environment import Action, Observation, Population, Query
+from cqbayes.policies.policy import Policy, best_pair, stateless
+from cqbayes.policies.setup import Setup
 
 NEEDS_TRUTH = True
 
@@ -39,4 +40,4 @@ def _select(
 
 def build(setup: Setup) -> Policy:
     assert setup.truth is not None
-    return oracle(setup.truth, setup.slate_size)
+    return oracle(setup.truth, setup.slate_size, values=setup.values)

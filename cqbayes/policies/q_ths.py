@@ -6,18 +6,19 @@
     otherwise:                                  the assortment of beta_thompson
 
 Source: Krishnasamy, Sen, Johari and Shakkottai, Regret of queueing bandits, NIPS 2016, with N
-servers, one queue and one answer; assortments of several are ours. For N = 5 it explores in every
-round up to the 620th.
+servers, one queue and one answer; assortments of several answers are ours. For N = 5 the policy
+explores in every round up to round 620.
 """
 
 import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
-from cqbayes.policies import Policy, Setup, check_not_negative
 from cqbayes.policies.beta_thompson import beta_thompson
-from cqbayes.policies.explore import explore
-from cqbayes.policies.fifo import fifo
+from cqbayes.policies.policy import Policy, check_not_negative
+from cqbayes.policies.setup import Setup
+from cqbayes.policies.wrappers.explore import explore
+from cqbayes.policies.wrappers.fifo import fifo
 
 
 def q_ths(
@@ -32,7 +33,7 @@ def q_ths(
     Args:
         num_llms: how many LLMs there are, ``N``.
         slate_size: how many LLMs answer one query.
-        factor: of the exploration rate; the paper's is 3.
+        factor: factor of the exploration rate; 3 in the paper.
         values: worth of each LLM's answer, in [0, 1], by which its draw is multiplied.
 
     Raises:
@@ -42,7 +43,7 @@ def q_ths(
     check_not_negative("q_ths", factor=factor)
     schedule = Partial(_rate, jnp.asarray(factor * num_llms, float))
     inner = beta_thompson(num_llms, slate_size, values=values)
-    # It sees only the oldest query, so that exploration too is of the assortment alone.
+    # The policy sees only the oldest query, so exploration too chooses the assortment alone.
     return fifo(explore(inner, schedule, num_llms, slate_size))
 
 

@@ -1,11 +1,13 @@
-"""Uniform query, uniform assortment: the logging policy, and the floor."""
+"""Uniform query, uniform assortment: a policy for logging, and the weakest baseline."""
 
 import jax
 from jax.tree_util import Partial
 from jaxtyping import PRNGKeyArray
 
-from cqbayes.assortment import check_slate
-from cqbayes.policies import Action, Observation, Policy, Setup, random_pair, stateless
+from cqbayes.choice.assortments import check_slate
+from cqbayes.environments.environment import Action, Observation
+from cqbayes.policies.policy import Policy, random_pair, stateless
+from cqbayes.policies.setup import Setup
 
 
 def random(num_llms: int, slate_size: int = 1) -> Policy:

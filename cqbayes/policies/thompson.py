@@ -16,11 +16,13 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from cqbayes.assortment import checked_offers
-from cqbayes.belief import Belief, Believed
-from cqbayes.choice import Situation
+from cqbayes.choice.assortments import checked_offers
+from cqbayes.choice.data import Situation
+from cqbayes.environments.environment import Action, Observation
 from cqbayes.errors import InputError
-from cqbayes.policies import Action, Observation, Policy, Setup, best_pair, check_not_negative
+from cqbayes.policies.belief import Belief, Believed
+from cqbayes.policies.policy import Policy, best_pair, check_not_negative
+from cqbayes.policies.setup import Setup
 from cqbayes.preference import utilities
 
 
@@ -35,10 +37,10 @@ def thompson(
     """Serves ``argmax_{x, S} v(x, S; theta~)`` with ``theta~`` drawn from the posterior.
 
     Args:
-        belief: how the posterior is kept; see :mod:`cqbayes.belief`.
-        slate_size: most LLMs that answer one query.
+        belief: how the posterior is kept; see :mod:`cqbayes.policies.belief`.
+        slate_size: maximum number of LLMs that answer one query.
         alpha: scales the draw's deviation from the posterior mean; 0 is greedy.
-        best_of: how many draws each utility is the largest of.
+        best_of: number of posterior draws; each utility is the largest over them.
         values: worth of each LLM's answer, in [0, 1]; 1 each where absent.
 
     Raises:

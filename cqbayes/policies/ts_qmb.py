@@ -9,8 +9,9 @@
 with ``w_j``, ``V_j`` and ``beta_t`` as in :mod:`cqbayes.policies.ucb_qmb`.
 
 Source: Kim and Oh, Queueing matching bandits with preference feedback, NeurIPS 2024
-(arXiv 2410.10098), Algorithm 2, whose ``M`` has in place of ``K`` the number of server and query
-pairs in one round, here one query with K answers: 1 sample for one answer, 9 for two.
+(arXiv 2410.10098), Algorithm 2. There, the formula of ``M`` has the number of server and query
+pairs of one round where ours has ``K``: here a round is one query with K answers. ``M`` is 1 for
+one answer, 9 for two.
 """
 
 import math
@@ -20,11 +21,14 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from cqbayes.assortment import checked_offers
+from cqbayes.choice.assortments import checked_offers
+from cqbayes.environments.environment import Action, Observation
 from cqbayes.errors import InputError
-from cqbayes.policies import Action, Observation, Policy, Setup, confidence
+from cqbayes.policies import confidence
 from cqbayes.policies.confidence import Estimate
 from cqbayes.policies.maxweight import checked_centres, heaviest, unit_centres
+from cqbayes.policies.policy import Policy
+from cqbayes.policies.setup import Setup
 from cqbayes.policies.ucb_qmb import matching_radius, update
 
 
@@ -41,23 +45,23 @@ def ts_qmb(
     intercept: bool = True,
     values: Float[Array, " llm"] | None = None,
 ) -> Policy:
-    """MaxWeight with sampled rates.
+    """The policy TS-QMB: MaxWeight with sampled rates.
 
     Args:
         num_llms: how many LLMs there are.
         dim: dimensions of the context.
-        slate_size: most LLMs that answer one query, ``K``.
+        slate_size: maximum number of LLMs that answer one query, ``K``.
         centres: of the query classes; where absent, eight random directions, always the same.
-        scale: of the samples' spread, the paper's ``C_1``.
+        scale: factor of the samples' spread, ``C_1`` in the paper.
         kappa: lower bound of ``p_0 p_j``; 0.1 is that of one answer with a utility up to +-2.
-        ridge: what each Gram matrix begins with, times the identity.
+        ridge: each Gram matrix begins as this number times the identity.
         num_samples: ``M``; the paper's where absent.
         intercept: whether ``z`` begins with a 1.
         values: worth of each LLM's answer, in [0, 1]; 1 each where absent.
 
     Raises:
         InputError: for centres of other dimensions, no samples, settings that are not positive, a
-            slate that cannot be filled, or values that are not one in [0, 1] for each LLM.
+            slate that cannot be filled, or values other than one in [0, 1] for each LLM.
     """
     values = checked_offers(slate_size, values, num_llms)
     confidence.check_positive("ts_qmb", kappa=kappa, ridge=ridge)
@@ -75,9 +79,10 @@ def ts_qmb(
 
 
 def optimistic_samples(slate_size: int) -> int:
-    """So many that with a fixed probability every index of an assortment is an upper bound.
+    """Number of samples with which all indices are upper bounds, with a fixed probability.
 
-    One is, with a probability of at least ``1 / (4 sqrt(e pi))``.
+    One sampled index of an assortment is an upper bound with a probability of at least
+    ``1 / (4 sqrt(e pi))``.
 
     Example:
         >>> [optimistic_samples(k) for k in (1, 2, 3)]

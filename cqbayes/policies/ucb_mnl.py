@@ -13,12 +13,11 @@ with ``z = (1, x)`` of n features.
 
 Source: Lee and Oh, Nearly minimax optimal regret for multinomial logistic bandit, NeurIPS 2024:
 the estimate, its step size (for parameters of norm at most 1), and the order
-``sqrt(d) log t log K`` of the radius. Ours: blocks per LLM with ``p_0 diag(p)`` for the curvature
-(:mod:`cqbayes.policies.confidence`); ``K + 1`` in the radius, so that it is not 0 for one answer; a
-ridge of 1 for the paper's ``84 sqrt(2) eta d``; and
-``scale``: with the constants of its proof the radius is in the hundreds after 2,000 rounds. Of 0.05
-to 0.2, 0.15 did well for one answer and for two in the synthetic queue with 5 LLMs, d = 5, slack
-0.1.
+``sqrt(d) log t log K`` of the radius. Our choices: blocks per LLM with ``p_0 diag(p)`` for the
+curvature (:mod:`cqbayes.policies.confidence`); ``K + 1`` in the radius, so that it is not 0 for one
+answer; a ridge of 1 for the paper's ``84 sqrt(2) eta d``; and ``scale``: with the constants of its
+proof the radius is in the hundreds after 2,000 rounds. Among values from 0.05 to 0.2, 0.15 did well
+for one answer and for two in the synthetic queue with 5 LLMs, d = 5, slack 0.1.
 """
 
 import math
@@ -27,10 +26,13 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from cqbayes.assortment import checked_offers
-from cqbayes.choice import ChoiceData
-from cqbayes.policies import Action, Observation, Policy, Setup, best_pair, confidence
+from cqbayes.choice.assortments import checked_offers
+from cqbayes.choice.data import ChoiceData
+from cqbayes.environments.environment import Action, Observation
+from cqbayes.policies import confidence
 from cqbayes.policies.confidence import Estimate
+from cqbayes.policies.policy import Policy, best_pair
+from cqbayes.policies.setup import Setup
 
 
 def ucb_mnl(
@@ -48,16 +50,16 @@ def ucb_mnl(
     Args:
         num_llms: how many LLMs there are.
         dim: dimensions of the context.
-        slate_size: most LLMs that answer one query.
-        scale: of the confidence radius, in units of the theory's order; 0.15 makes it about the
-            two standard deviations of practice after some thousand rounds.
-        ridge: what each Gram matrix begins with, times the identity.
+        slate_size: maximum number of LLMs that answer one query.
+        scale: factor of the confidence radius, in units of the theory's order; 0.15 makes it about
+            the two standard deviations of practice after some thousand rounds.
+        ridge: each Gram matrix begins as this number times the identity.
         intercept: whether ``z`` begins with a 1.
         values: worth of each LLM's answer, in [0, 1]; 1 each where absent.
 
     Raises:
-        InputError: for a ridge that is not positive, a slate that cannot be filled, or values that
-            are not one in [0, 1] for each LLM.
+        InputError: for a ridge that is not positive, a slate that cannot be filled, or values other
+            than one in [0, 1] for each LLM.
     """
     values = checked_offers(slate_size, values, num_llms)
     confidence.check_positive("ucb_mnl", ridge=ridge)

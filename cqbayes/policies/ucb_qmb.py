@@ -10,22 +10,25 @@
 with ``z = (1, x)`` of n features and ``kappa`` a lower bound of ``p_0 p_j``.
 
 Source: Kim and Oh, Queueing matching bandits with preference feedback, NeurIPS 2024
-(arXiv 2410.10098), Algorithm 1: estimate, index and radius, with a ridge of 1. There each server
-learns which of the queries offered to it it serves; here each LLM's parameters are learnt from
-which answers users take. The classes are our reading: see :mod:`cqbayes.policies.maxweight`. So are
-the intercept, that estimates are not projected onto the unit ball, and ``scale``, for the paper's
-constant ``C_1``, which has no value.
+(arXiv 2410.10098), Algorithm 1: estimate, index and radius, with a ridge of 1. There, the
+parameters of a server are learnt from the queries that it serves among those offered; here, those
+of an LLM from the answers that users take. Our choices: the classes
+(:mod:`cqbayes.policies.maxweight`), the intercept, no projection of estimates onto the unit ball,
+and ``scale`` for the constant ``C_1``, for which the paper gives no value.
 """
 
 import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from cqbayes.assortment import checked_offers
-from cqbayes.choice import ChoiceData
-from cqbayes.policies import Action, Observation, Policy, Setup, confidence
+from cqbayes.choice.assortments import checked_offers
+from cqbayes.choice.data import ChoiceData
+from cqbayes.environments.environment import Action, Observation
+from cqbayes.policies import confidence
 from cqbayes.policies.confidence import Estimate
 from cqbayes.policies.maxweight import checked_centres, heaviest, unit_centres
+from cqbayes.policies.policy import Policy
+from cqbayes.policies.setup import Setup
 
 
 def ucb_qmb(
@@ -40,22 +43,22 @@ def ucb_qmb(
     intercept: bool = True,
     values: Float[Array, " llm"] | None = None,
 ) -> Policy:
-    """MaxWeight with optimistic rates.
+    """The policy UCB-QMB: MaxWeight with optimistic rates.
 
     Args:
         num_llms: how many LLMs there are.
         dim: dimensions of the context.
-        slate_size: most LLMs that answer one query.
+        slate_size: maximum number of LLMs that answer one query.
         centres: of the query classes; where absent, eight random directions, always the same.
-        scale: of the confidence radius, the paper's ``C_1``.
+        scale: factor of the confidence radius, the paper's ``C_1``.
         kappa: lower bound of ``p_0 p_j``; 0.1 is that of one answer with a utility up to +-2.
-        ridge: what each Gram matrix begins with, times the identity.
+        ridge: each Gram matrix begins as this number times the identity.
         intercept: whether ``z`` begins with a 1.
         values: worth of each LLM's answer, in [0, 1]; 1 each where absent.
 
     Raises:
         InputError: for centres of other dimensions, settings that are not positive, a slate that
-            cannot be filled, or values that are not one in [0, 1] for each LLM.
+            cannot be filled, or values other than one in [0, 1] for each LLM.
     """
     values = checked_offers(slate_size, values, num_llms)
     confidence.check_positive("ucb_qmb", kappa=kappa, ridge=ridge)

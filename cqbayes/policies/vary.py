@@ -5,9 +5,10 @@
     the query that is picked was served attempts times or more:  S uniform over assortments of K
     otherwise:                                                   the assortment of the rule
 
-A rule that sees the context alone asks the same LLMs about the same query again, and where an LLM
-cannot answer a query at all, again in vain: a retry says more of this query than of others like it,
-and no model here has a parameter for it. ``analyses/another_llm.py`` measures what that costs.
+A policy that sees the context alone offers the same LLMs again when a query comes back. Where they
+cannot answer this query at all, that is in vain again: a retry says more of this query than of
+similar ones, and no model here has a parameter for a single query. ``analyses/another_llm.py``
+measures the cost.
 """
 
 from typing import Any
@@ -17,26 +18,29 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, PRNGKeyArray
 
-from cqbayes.assortment import check_slate
+from cqbayes.choice.assortments import check_slate
+from cqbayes.environments.environment import Action, Observation
 from cqbayes.errors import InputError
-from cqbayes.policies import Action, Observation, Policy, Setup, acqb, random_pair
+from cqbayes.policies import acqb
+from cqbayes.policies.policy import Policy, random_pair
+from cqbayes.policies.setup import Setup
 
 
 def vary(policy: Policy, attempts: int, num_llms: int, slate_size: int = 1) -> Policy:
     """Has a query answered by LLMs drawn at random once it was served ``attempts`` times in vain.
 
     Args:
-        policy: what picks the query, and its first assortments.
-        attempts: services before that, at least 1.
+        policy: the policy that picks the query, and its first assortments.
+        attempts: services before the random draw, at least 1.
         num_llms: how many LLMs there are.
-        slate_size: most LLMs that answer one query.
+        slate_size: maximum number of LLMs that answer one query.
 
     Raises:
         InputError: for no attempts, or a slate that cannot be filled.
     """
     check_slate(slate_size, num_llms)
     if attempts < 1:
-        raise InputError(f"vary: expected at least one attempt before, got {attempts}")
+        raise InputError(f"vary: expected attempts of at least 1, got {attempts}")
     number = jnp.asarray(attempts)
     return policy._replace(select=Partial(_select, number, num_llms, slate_size, policy.select))
 
@@ -58,5 +62,5 @@ def _select(
 
 
 def build(setup: Setup, attempts: int = 2) -> Policy:
-    """ACQB, varied."""
+    """ACQB with random LLMs for a query that was served ``attempts`` times in vain."""
     return vary(acqb.build(setup), attempts, setup.sizes.num_llms, setup.slate_size)

@@ -15,14 +15,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xarray as xr
 
+from cqbayes._tools.provenance import provenance
 from cqbayes.errors import InputError
-from cqbayes.policies import Setup
-from cqbayes.policies.refit import doubling
+from cqbayes.policies.belief import belief_by_name
+from cqbayes.policies.setup import Setup
+from cqbayes.policies.wrappers.refit import doubling
 from cqbayes.preference import Sizes
-from cqbayes.provenance import provenance
-from cqbayes.simulation_study import belief_by_name, traffic_of, world_by_name
-from cqbayes.study import Results, World, run_policies, thinned
-from cqbayes.sweep import DEFAULT_SLACK, Cell
+from cqbayes.simulation.comparison import Results, World, compare_policies, thinned
+from cqbayes.simulation.worlds import DEFAULT_SLACK, WorldSettings, world_by_name
+from cqbayes.sweep.settings import Cell
 
 LABEL = "cell's policy"  # besides the oracle, which it may be itself
 
@@ -69,10 +70,12 @@ def run_cell(cell: Cell) -> bytes:
     belief = belief_by_name(cell.policy.posterior, sizes)
     values = world.queue.get("values")
     setup = Setup(sizes, environment.slate_size, belief, values=values, horizon=cell.rounds)
-    results = run_policies(
+    # Queue-length regret is that of departures: its yardstick knows of no values.
+    yardstick = setup._replace(values=None)
+    results = compare_policies(
         queue_key,
         world,
-        {"oracle": ("oracle", setup), LABEL: (cell.policy.name, setup)},
+        {"oracle": ("oracle", yardstick), LABEL: (cell.policy.name, setup)},
         cell.rounds,
         cell.num_seeds,
         refit_after=doubling(max(cell.rounds // 16, 1))(cell.rounds),
@@ -83,20 +86,11 @@ def run_cell(cell: Cell) -> bytes:
 
 
 def world_of(cell: Cell, key: jax.Array) -> tuple[World, Sizes, float]:
-    """Where a cell's policy runs, as :func:`cqbayes.simulation_study.world_by_name` makes it."""
-    environment = cell.environment
-    return world_by_name(
-        key,
-        environment.data,
-        cell.num_seeds,
-        environment.slate_size,
-        environment.arrival_rate,
-        DEFAULT_SLACK if environment.slack is None else environment.slack,
-        environment.settings,
-        environment.queue,
-        unstable=environment.unstable,
-        traffic=traffic_of(environment.trace, environment.trace_name, cell.rounds),
-    )
+    """Where a cell's policy runs, as :func:`cqbayes.simulation.worlds.world_by_name` makes it."""
+    fields = dict(cell.environment)
+    slack = fields.pop("slack")
+    wanted = WorldSettings(**fields, slack=DEFAULT_SLACK if slack is None else slack)
+    return world_by_name(key, wanted, cell.num_seeds, cell.rounds)
 
 
 def warning_of(cell: Cell) -> str | None:

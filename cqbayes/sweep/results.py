@@ -1,4 +1,4 @@
-"""What a sweep left in its folder, as one labelled array or table."""
+"""The results in a sweep's folder, as one labelled array or table."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import xarray as xr
 
 from cqbayes.errors import InputError
-from cqbayes.sweep import Cell
+from cqbayes.sweep.settings import Cell
 
 _SIZES = ("rounds", "num_seeds", "points")
 
@@ -28,9 +28,9 @@ def read_results(folder: str | Path) -> xr.Dataset | pd.DataFrame:
         row for each cell, seed and round.
 
     Raises:
-        InputError: if there are none, or one is damaged.
+        InputError: if the folder has no finished cells, or a damaged one.
     """
-    paths = sorted(Path(folder).glob("[!.]*.parquet"))  # no temporary ones, of a sweep that runs
+    paths = sorted(Path(folder).glob("[!.]*.parquet"))  # not temporary ones of a running sweep
     if not paths:
         raise InputError(f"{folder}: expected a sweep's folder with finished cells, got none")
     found = [(cell_of(path), _table(path)) for path in paths]
@@ -58,7 +58,7 @@ def label(cell: Cell) -> str:
 
 
 def parameters(cell: Cell) -> dict[str, Any]:
-    """Everything of a cell but its policy, by short names."""
+    """All parameters of a cell except those of its policy, by short names."""
     environment = cell.environment.model_dump(exclude={"settings", "queue"}, exclude_none=True)
     inside = {f"data.{name}": value for name, value in cell.environment.settings.items()}
     queue = {f"queue.{name}": value for name, value in cell.environment.queue.items()}
@@ -67,7 +67,7 @@ def parameters(cell: Cell) -> dict[str, Any]:
 
 
 def cell_of(path: Path) -> Cell:
-    """Which cell a shard holds.
+    """The cell whose results a file holds.
 
     Raises:
         InputError: if the file is damaged.

@@ -1,7 +1,7 @@
-"""Runs a sweep into a folder, from which a sweep that was killed goes on.
+"""Runs a sweep into a folder. A sweep that was killed goes on from its folder.
 
-A finished cell is one file, ``<identity>.parquet``, which appears whole or not at all; one that
-failed leaves ``<identity>.failed.json``, and is tried again the next time. ``sweep.json`` says what
+A finished cell is one file, ``<identity>.parquet``, which appears whole or not at all. A cell that
+failed leaves ``<identity>.failed.json`` and is tried again the next time. ``sweep.json`` says what
 the folder holds.
 """
 
@@ -16,22 +16,22 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import pandas as pd
 
+from cqbayes._tools.digests import differences
+from cqbayes._tools.files import remove_temporaries, writable_folder, write_bytes
+from cqbayes._tools.progress import progress_bar
+from cqbayes._tools.provenance import provenance
 from cqbayes.errors import InputError
-from cqbayes.files import remove_temporaries, writable_folder, write_bytes
-from cqbayes.fingerprint import differences
-from cqbayes.progress import bar
-from cqbayes.provenance import provenance
-from cqbayes.sweep import Cell, Sweep, cells, sweep_of
 from cqbayes.sweep.cell import warning_of
-from cqbayes.sweep.engines import ENGINES
+from cqbayes.sweep.executors import EXECUTORS
 from cqbayes.sweep.results import cell_of, label, parameters
+from cqbayes.sweep.settings import Cell, Sweep, cells, sweep_of
 
 _MANIFEST = "sweep.json"
 _AGAIN = "use another folder, or delete this one to begin again"
 
 
 class Outcome(NamedTuple):
-    """What became of a cell.
+    """The outcome of a cell.
 
     Attributes:
         cell: which one.
@@ -48,29 +48,29 @@ def run_sweep(
     sweep: Sweep,
     out: str | Path,
     *,
-    engine: str = "processes",
+    executor: str = "processes",
     jobs: int | None = None,
     progress: bool = False,
 ) -> list[Outcome]:
-    """Runs all cells that the folder does not hold yet.
+    """Runs all cells that the folder does not hold yet, and returns the outcome of each.
 
-    Loads that nobody can carry, where they are allowed, are announced on standard error.
+    Unstable loads, where they are allowed, are announced on standard error.
 
     Args:
         sweep: what to run.
-        out: folder of this sweep alone. It may hold one with fewer cells.
-        engine: ``processes``, ``ray`` or ``serial``; see :mod:`cqbayes.sweep.engines`.
+        out: folder of this sweep alone. It may hold an earlier run with fewer cells.
+        executor: ``processes``, ``ray`` or ``serial``; see :mod:`cqbayes.sweep.executors`.
         jobs: cells at a time; by default as many as there are cores.
         progress: whether to show a bar with the time that is left.
 
     Returns:
-        What became of each cell, in the order of the sweep.
+        The outcome of each cell, in the order of the sweep.
 
     Raises:
-        InputError: for an unknown engine, a folder that holds something else, or a full disk.
+        InputError: for an unknown executor, a folder that holds something else, or a full disk.
     """
-    if engine not in ENGINES:
-        raise InputError(f"engine: expected one of {', '.join(ENGINES)}, got {engine!r}")
+    if executor not in EXECUTORS:
+        raise InputError(f"executor: expected one of {', '.join(EXECUTORS)}, got {executor!r}")
     if jobs is not None and jobs < 1:
         raise InputError(f"jobs: expected at least one, got {jobs}")
     wanted = {cell.identity(): cell for cell in cells(sweep)}
@@ -81,8 +81,8 @@ def run_sweep(
     if todo:
         for line in announcements([wanted[i] for i in wanted if i not in found]):
             print(f"cqbayes: {line}", file=sys.stderr)
-        attempts = ENGINES[engine](todo, str(jnp.result_type(float)), jobs)
-        with bar("cells", total=len(todo), show=progress) as advance, closing(attempts):
+        attempts = EXECUTORS[executor](todo, str(jnp.result_type(float)), jobs)
+        with progress_bar("cells", total=len(todo), show=progress) as advance, closing(attempts):
             for identity, shard, reason in attempts:
                 _write(folder, wanted[identity], shard, reason)
                 state = "failed" if shard is None else "done"
@@ -92,12 +92,12 @@ def run_sweep(
 
 
 def announcements(todo: Sequence[Cell]) -> Iterator[str]:
-    """What is to be said of loads before they are run, once for each environment."""
+    """Warnings of loads before the run, once for each environment."""
     said: set[str] = set()
     looked: set[tuple[str, int, int]] = set()
     for cell in todo:
         name = str(cell.environment.model_dump(exclude_defaults=True))
-        # All of a world that the policy has no part in.
+        # Everything that makes a world, without the policy.
         world = (name, cell.seed, cell.num_seeds)
         if not cell.environment.unstable or name in said or world in looked:
             continue
@@ -109,7 +109,7 @@ def announcements(todo: Sequence[Cell]) -> Iterator[str]:
 
 
 def _warning(cell: Cell) -> str | None:
-    """Of what cannot be made, the cell itself says why."""
+    """The warning of a cell's load; None where the cell fails, which says why itself."""
     try:
         return warning_of(cell)
     except Exception:
@@ -117,7 +117,7 @@ def _warning(cell: Cell) -> str | None:
 
 
 def _opened(folder: Path, sweep: Sweep, wanted: Mapping[str, Cell]) -> Path:
-    """Makes the folder the sweep's, or refuses one that holds another."""
+    """Marks the folder as the sweep's; refuses a folder that holds another sweep."""
     path = folder / _MANIFEST
     now = {"sweep": sweep.model_dump(), "versions": provenance()}
     if path.exists():
@@ -132,7 +132,7 @@ def _opened(folder: Path, sweep: Sweep, wanted: Mapping[str, Cell]) -> Path:
             )
     elif any(not path.name.startswith(".") for path in folder.glob("*")):
         raise InputError(
-            f"{folder}: expected an empty folder or one of a sweep, without {path.name}"
+            f"{folder}: expected an empty folder or that of a sweep, got {path.name}; use another"
         )
     writable_folder(folder)
     remove_temporaries(folder)
@@ -151,7 +151,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 
 def _flat(value: Any, path: str = "") -> dict[str, Any]:
-    """Fields inside fields, by path."""
+    """Nested fields, by their paths."""
     if isinstance(value, list) and any(isinstance(inside, dict) for inside in value):
         value = {str(place): inside for place, inside in enumerate(value)}
     if not isinstance(value, dict) or not value:

@@ -1,4 +1,4 @@
-"""EmbedLLM: whether 112 LLMs answered benchmark questions right; the data sheet is DATASHEET.md."""
+"""EmbedLLM: right and wrong answers of 112 LLMs to benchmark questions; see DATASHEET.md."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,42 +6,37 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cqbayes.answers import (
-    SCORES,
-    Answers,
-    check_columns,
-    complete,
-    joined,
-    numbers,
-    refuse,
-)
-from cqbayes.datasets import Card, find, on_hub
+from cqbayes._tools.tables import check_columns, numbers, refuse
+from cqbayes.datasets.files import Card, File, find
+from cqbayes.datasets.scores import SCORES
+from cqbayes.datasets.text_scores import TextScores, complete, joined
 from cqbayes.errors import InputError
 
 NAME = "embedllm"
 REPOSITORY = "RZ412/EmbedLLM"
 REVISION = "266ae3e180ccb533c86afc9cfb2f5db99d171aea"
-# What the files call a split, and what it is here.
+# From the names of splits in the files to the names in this package.
 SPLITS = {"train": "train", "val": "train", "test": "test"}
-FILES = tuple(on_hub(REPOSITORY, f"{split}.csv", REVISION) for split in SPLITS)
+FILES = tuple(File(f"{split}.csv", REPOSITORY, REVISION) for split in SPLITS)
 CARD = Card(112, "35,673", "Apache-2.0", f"{REPOSITORY} on the Hugging Face hub", FILES)
 NEEDED = ["prompt_id", "category", "label", "model_name", "prompt"]
-ROWS = 100_000  # that are in memory at a time: a file of gigabytes has each prompt 112 times
+ROWS = 100_000  # rows in memory at a time: files have gigabytes, with each prompt 112 times
 
 
-def answers(path: str | Path | None = None, *, drop_incomplete: bool = False) -> Answers:
-    """Both splits in words; the validation split is training data.
+def answers(path: str | Path | None = None, *, drop_incomplete: bool = False) -> TextScores:
+    """Texts of the queries and scores of the LLMs' answers, of both splits.
 
-    A question that stands in several variants of a benchmark has a label for each of them; its
-    score is their mean.
+    The validation split counts as training data. A question that occurs in several variants of a
+    benchmark has a label for each variant; its score is the mean of these labels.
 
     Args:
         path: folder of the official files ``train.csv``, ``val.csv`` and ``test.csv``;
-            :func:`cqbayes.datasets.find` where absent.
-        drop_incomplete: whether questions are left out that not all LLMs were asked equally often.
+            :func:`cqbayes.datasets.files.find` finds them if absent.
+        drop_incomplete: whether to leave out questions that some LLMs answered less often than
+            others.
 
     Raises:
-        InputError: for files that are not there or are not as ``DATASHEET.md`` says.
+        InputError: for files that do not exist or differ from ``DATASHEET.md``.
     """
     return joined([_read(_file(path, part), part, drop_incomplete) for part in SPLITS])
 
@@ -50,7 +45,7 @@ def _file(path: str | Path | None, part: str) -> Path:
     return find(NAME, f"{part}.csv") if path is None else Path(path) / f"{part}.csv"
 
 
-def _read(path: Path, part: str, drop_incomplete: bool) -> Answers:
+def _read(path: Path, part: str, drop_incomplete: bool) -> TextScores:
     where = f"{NAME}: {path.name}"
     queries: dict[str, int] = {}
     llms: dict[str, int] = {}
@@ -62,7 +57,7 @@ def _read(path: Path, part: str, drop_incomplete: bool) -> Answers:
         label = numbers(where, rows["label"], "label")
         refuse(where, ~((label >= 0) & (label <= 1)), SCORES, rows.index.to_numpy())
         cells.append(np.stack([query, llm, label]))
-        # Of a prompt that is there 112 times, the first is kept.
+        # Each prompt occurs 112 times; only the first row of a prompt gives its text.
         fresh = np.unique(query, return_index=True)[1]
         fresh = fresh[query[fresh] >= len(texts)]
         texts += rows["prompt"].iloc[fresh].tolist()
@@ -72,7 +67,7 @@ def _read(path: Path, part: str, drop_incomplete: bool) -> Answers:
     place, shape = (query * len(llms) + llm).astype(int), (len(queries), len(llms))
     asked = np.bincount(place, minlength=shape[0] * shape[1]).reshape(shape)
     right = np.bincount(place, label, minlength=asked.size).reshape(shape)
-    # A row that is there twice gives one LLM more rows than the others.
+    # A repeated row gives one LLM more rows than the other LLMs.
     uneven = (asked != asked[:, :1]).any(axis=1)
     if not drop_incomplete:
         expected = (
@@ -83,7 +78,7 @@ def _read(path: Path, part: str, drop_incomplete: bool) -> Answers:
     score = np.where(uneven[:, None], np.nan, right / np.maximum(asked, 1))
     order = np.argsort(list(llms))
     return complete(
-        Answers(
+        TextScores(
             name=NAME,
             llms=tuple(sorted(llms)),
             query_id=np.array(list(queries)),
@@ -99,11 +94,11 @@ def _read(path: Path, part: str, drop_incomplete: bool) -> Answers:
 
 
 def _chunks(where: str, path: Path) -> Iterator[pd.DataFrame]:
-    """The columns that are needed, some rows at a time."""
+    """The needed columns, some rows at a time."""
     try:
         with open(path, encoding="utf-8", newline="") as file:
             check_columns(where, pd.read_csv(file, nrows=0).columns, NEEDED)
-        # A question may well read "None": only an empty field is nothing.
+        # A question may read "None": only an empty field counts as missing.
         yield from pd.read_csv(
             path,
             usecols=NEEDED,
@@ -122,7 +117,7 @@ def _chunks(where: str, path: Path) -> Iterator[pd.DataFrame]:
 
 
 def _places(known: dict[str, int], where: str, rows: pd.DataFrame, column: str) -> np.ndarray:
-    """Numbers of the names in a column, in the order in which they come."""
+    """Codes of the names in a column, in the order of their first row; adds names to ``known``."""
     codes, found = pd.factorize(rows[column])
     refuse(where, codes < 0, f"a {column} in every row", rows.index.to_numpy())
     return np.array([known.setdefault(name, len(known)) for name in found])[codes]

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from cqbayes.answers import Answers, from_long, read_columns
-from cqbayes.datasets import Card, File, find
+from cqbayes._tools.tables import read_columns
+from cqbayes.datasets.files import Card, File, find
+from cqbayes.datasets.text_scores import TextScores, from_long
 
 NAME = "paretobandit4"
 FILE = File(
@@ -13,15 +14,15 @@ FILE = File(
 CARD = Card(4, "3,559", "Apache-2.0", "ParetoBandit, as a long table", (FILE,))
 
 
-def answers(path: str | Path | None = None, *, drop_incomplete: bool = False) -> Answers:
-    """Both splits in words.
+def answers(path: str | Path | None = None, *, drop_incomplete: bool = False) -> TextScores:
+    """Texts of the queries and scores of the LLMs' answers, of both splits.
 
     Args:
-        path: of the file; :func:`cqbayes.datasets.find` where absent.
-        drop_incomplete: whether queries that lack the score of an LLM are left out.
+        path: path of the file; :func:`cqbayes.datasets.files.find` finds it if absent.
+        drop_incomplete: whether to leave out queries without a score of every LLM.
 
     Raises:
-        InputError: for a file that is not there or is not as ``DATASHEET.md`` says.
+        InputError: for a file that does not exist or differs from ``DATASHEET.md``.
     """
     path = find(NAME, FILE.name) if path is None else path
     frame = read_columns(

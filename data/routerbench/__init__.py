@@ -9,44 +9,39 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cqbayes.answers import (
-    Answers,
-    check_columns,
-    complete,
-    numbers,
-    parquet,
-    refuse,
-    split_by_hash,
-)
-from cqbayes.datasets import Card, find, on_hub
+from cqbayes._tools.tables import check_columns, numbers, parquet, refuse
+from cqbayes.datasets.files import Card, File, find, place_of
+from cqbayes.datasets.text_scores import TextScores, complete, split_by_hash
 from cqbayes.errors import InputError
 
-from .pickled import read_frame
-
 NAME = "routerbench"
-FILE = on_hub(
-    "withmartian/routerbench",
+CONVERTED = "routerbench_0shot.parquet"
+FILE = File(
     "routerbench_0shot.pkl",
+    "withmartian/routerbench",
     revision="784021482c3f320c6619ed4b3bb3b41a21424fcb",
     sha256="ba4f77f19517610a707c374e99322d7750c30fc4ae7ff5527888595a1e65d36d",
+    converted=CONVERTED,
 )
 CARD = Card(11, "36,497", "none stated", "withmartian/routerbench on the Hugging Face hub", (FILE,))
 COST = "|total_cost"
 
 
-def answers(path: str | Path | None = None, *, drop_incomplete: bool = False) -> Answers:
+def answers(path: str | Path | None = None, *, drop_incomplete: bool = False) -> TextScores:
     """All queries in words, split by a hash of the text: 70 percent train.
 
     Args:
-        path: of the official pickle, or the same table as ``.parquet`` or ``.csv``;
-            :func:`cqbayes.datasets.find` where absent. A pickle is decoded without running
-            anything in it (:func:`cqbayes.data.routerbench.pickled.read_frame`).
+        path: of the official table as ``.parquet`` or ``.csv``; where absent, that of
+            ``routerbench_0shot.parquet`` where :mod:`cqbayes.datasets.files` looks for files.
         drop_incomplete: whether queries that lack the score or cost of an LLM are left out.
 
     Raises:
-        InputError: for a file that is not there or is not as ``DATASHEET.md`` says.
+        InputError: for a file that is not there or is not as ``DATASHEET.md`` says; and for the
+            official pickle, with the line that converts it.
     """
-    frame = _read(Path(find(NAME, FILE.name) if path is None else path))
+    if path is None:
+        path = place_of(NAME, CONVERTED) or find(NAME, FILE.name)
+    frame = _read(Path(path))
     check_columns(NAME, frame.columns, ["sample_id", "prompt", "eval_name"])
     for column in ("sample_id", "eval_name"):
         refuse(NAME, frame[column].isna().to_numpy(), f"a {column} in every row")
@@ -56,7 +51,7 @@ def answers(path: str | Path | None = None, *, drop_incomplete: bool = False) ->
     check_columns(NAME, frame.columns, llms)
     text = np.array([words(prompt) for prompt in frame["prompt"]], object)
     return complete(
-        Answers(
+        TextScores(
             name=NAME,
             llms=tuple(llms),
             query_id=frame["sample_id"].to_numpy(str),
@@ -107,8 +102,14 @@ def _read(path: Path) -> pd.DataFrame:
         except ValueError:
             raise InputError(f"{NAME}: expected a CSV file, got something else") from None
     if path.suffix in (".pkl", ".pickle"):
-        return read_frame(NAME, path)
-    raise InputError(f"{NAME}: expected a file .pkl, .parquet or .csv, got {path.suffix!r}")
+        convert = (
+            f"pandas.read_pickle({str(path)!r}).to_parquet({str(path.with_suffix('.parquet'))!r})"
+        )
+        raise InputError(
+            f"{NAME}: expected a Parquet file, got a pickle, and reading a pickle runs the code in "
+            f'it; only if you trust the file, convert it: python -c "import pandas; {convert}"'
+        )
+    raise InputError(f"{NAME}: expected a file .parquet or .csv, got {path.suffix!r}")
 
 
 def _kept(column: str) -> bool:

@@ -1,9 +1,11 @@
 """Scores of seven LLMs' answers to 20,566 queries of RouterDC; the data sheet is DATASHEET.md."""
 
+from dataclasses import replace
 from pathlib import Path
 
-from cqbayes.answers import Answers, check_columns, from_long, read_columns
-from cqbayes.datasets import Card, File, find
+from cqbayes._tools.tables import check_columns, read_columns
+from cqbayes.datasets.files import Card, File, find
+from cqbayes.datasets.text_scores import TextScores, from_long
 
 NAME = "routerdc7"
 FILE = File(
@@ -16,17 +18,18 @@ MEASURED = "fraction_of_10_samples"
 
 def answers(
     path: str | Path | None = None, *, measured: bool = False, drop_incomplete: bool = False
-) -> Answers:
-    """Both splits in words.
+) -> TextScores:
+    """Texts of the queries and scores of the LLMs' answers, of both splits.
 
     Args:
-        path: of the file; :func:`cqbayes.datasets.find` where absent.
-        measured: only queries that each LLM was asked ten times: the score is the share of right
-            answers, so that 1 - score is how often asking the same LLM again fails.
-        drop_incomplete: whether queries that lack the score of an LLM are left out.
+        path: path of the file; :func:`cqbayes.datasets.files.find` finds it if absent.
+        measured: whether to keep only queries that each LLM answered ten times. A score is then the
+            share of right answers, and 1 - score the probability that a retry with the same LLM
+            fails.
+        drop_incomplete: whether to leave out queries without a score of every LLM.
 
     Raises:
-        InputError: for a file that is not there or is not as ``DATASHEET.md`` says.
+        InputError: for a file that does not exist or differs from ``DATASHEET.md``.
     """
     path = find(NAME, FILE.name) if path is None else path
     columns = ["query_id", "task", "split", "model", "score", "prompt"]
@@ -35,4 +38,4 @@ def answers(
         check_columns(NAME, frame.columns, ["score_kind"])
         frame = frame.loc[frame["score_kind"] == MEASURED]
     made = from_long(NAME, frame, drop_incomplete=drop_incomplete)
-    return made._replace(samples=10) if measured else made
+    return replace(made, samples=10) if measured else made

@@ -7,17 +7,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cqbayes.answers import Answers, check_columns, complete, joined, numbers, parquet, refuse
-from cqbayes.datasets import Card, find, on_hub
+from cqbayes._tools.tables import check_columns, numbers, parquet, refuse
+from cqbayes.datasets.files import Card, File, find
+from cqbayes.datasets.text_scores import TextScores, complete, joined
 from cqbayes.errors import InputError
 
 NAME = "sprout"
 REPOSITORY = "CARROT-LLM-Routing/SPROUT"
-# What the files call a split, and what it is here.
+# From the names of splits in the files to the names in this package.
 SPLITS = {"train": "train", "validation": "train", "test": "test"}
 SHARDS = {"train": 3, "validation": 1, "test": 1}
 FILES = tuple(
-    on_hub(REPOSITORY, f"data/{split}-{shard:05d}-of-{shards:05d}.parquet")
+    File(f"data/{split}-{shard:05d}-of-{shards:05d}.parquet", REPOSITORY)
     for split, shards in SHARDS.items()
     for shard in range(shards)
 )
@@ -31,19 +32,21 @@ def answers(
     *,
     prices: Mapping[str, tuple[float, float]] | None = None,
     drop_incomplete: bool = False,
-) -> Answers:
-    """Both splits in words; the validation split is training data.
+) -> TextScores:
+    """Texts of the queries and scores of the LLMs' answers, of both splits.
+
+    The validation split counts as training data.
 
     Args:
         path: folder of the official Parquet files ``train-*``, ``validation-*`` and ``test-*``;
-            :func:`cqbayes.datasets.find` where absent.
-        prices: dollars for a million tokens read, and for a million written, of each LLM; the data
-            have token counts only, so that without prices there are no costs.
-        drop_incomplete: whether queries that lack the score of an LLM are left out.
+            :func:`cqbayes.datasets.files.find` finds them if absent.
+        prices: for each LLM, dollars for a million input tokens and for a million output tokens.
+            The data have token counts only: without prices there are no costs.
+        drop_incomplete: whether to leave out queries without a score of every LLM.
 
     Raises:
-        InputError: for files that are not there or are not as ``DATASHEET.md`` says, and for an
-            LLM without a price.
+        InputError: for files that do not exist or differ from ``DATASHEET.md``, and for an LLM
+            without a price.
     """
     return joined(
         [
@@ -60,7 +63,7 @@ def _files(path: str | Path | None, official: str) -> list[Path]:
     found = sorted(Path(path).glob(f"{official}-*.parquet"))
     if not found:
         raise InputError(f"{NAME}: expected files {official}-*.parquet in {path}, got none")
-    # Each name says how many there are.
+    # The name of each file gives the number of files.
     total = found[0].stem.split("-of-")[-1]
     if total.isdecimal() and len(found) != int(total):
         raise InputError(
@@ -74,7 +77,7 @@ def _read(
     official: str,
     prices: Mapping[str, tuple[float, float]] | None,
     drop_incomplete: bool,
-) -> Answers:
+) -> TextScores:
     where = f"{NAME}: {path.name}"
     with parquet(where, path) as file:
         schema = file.schema_arrow
@@ -86,7 +89,7 @@ def _read(
         for llm in llms:
             fields = [field.name for field in schema.field(llm).type]
             check_columns(f"{where}: {llm}", fields, parts)
-        # Answers in full are nearly all of the file, and stay there.
+        # The LLMs' answers are nearly all of the file; they are not read.
         wanted = [*NEEDED, *(f"{llm}.{part}" for llm in llms for part in parts)]
         table = file.read(wanted)
 
@@ -98,10 +101,10 @@ def _read(
     key, task = (table[column].to_pandas().astype(object) for column in ("key", "dataset"))
     refuse(where, key.isna().to_numpy(), "a key in every row")
     return complete(
-        Answers(
+        TextScores(
             name=NAME,
             llms=tuple(llms),
-            # Keys are told apart within a split.
+            # Keys are unique only within a split.
             query_id=np.array([f"{official}/{one}" for one in key]),
             task=task.to_numpy(str),
             split=np.full(len(key), SPLITS[official]),
@@ -128,6 +131,6 @@ def _cost(
 ) -> np.ndarray:
     without = [llm for llm in llms if llm not in prices]
     if without:
-        raise InputError(f"{where}: expected a price of each LLM; none of {', '.join(without)}")
+        raise InputError(f"{where}: expected a price of each LLM, got none of {', '.join(without)}")
     dollars = np.array([prices[llm] for llm in llms], float) / 1e6
     return read * dollars[:, 0] + written * dollars[:, 1]

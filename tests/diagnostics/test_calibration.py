@@ -12,7 +12,7 @@ from cqbayes.models.attempt_mnl import attempt_mnl
 from numpyro.infer import Predictive
 
 import cqbayes
-from cqbayes.choice import SILENCE
+from cqbayes.choice.data import SILENCE
 from cqbayes.diagnostics.calibration import (
     calibrate,
     figure,
@@ -22,11 +22,12 @@ from cqbayes.diagnostics.calibration import (
     simuk_sbc,
     uniformity,
 )
-from cqbayes.diagnostics.collection import adaptive, fixed, random_design
+from cqbayes.diagnostics.collection import adaptive_collection, fixed_collection, random_design
 from cqbayes.errors import InputError
-from cqbayes.inference import Engine, InferenceInfo, Status, run_engine
+from cqbayes.inference.engine import Engine, run_engine
 from cqbayes.inference.laplace import fit as laplace_fit
-from cqbayes.posterior import Draws
+from cqbayes.posterior.info import InferenceInfo, Status
+from cqbayes.posterior.posteriors import Draws
 from cqbayes.preference import Sizes, layout
 
 SIZES = Sizes(num_llms=2, dim=1)
@@ -49,12 +50,12 @@ def design():
 
 @pytest.fixture(scope="module")
 def static(design):
-    return fixed(design)
+    return fixed_collection(design)
 
 
 @pytest.fixture(scope="module")
 def queue():
-    return adaptive(SIZES, rounds=80)
+    return adaptive_collection(SIZES, rounds=80)
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +165,7 @@ def test_other_engines_are_calibrated(model, static, engine, settings):
 @pytest.mark.slow
 def test_laplace_is_calibrated_for_shared_parameters():
     model, sizes = cqbayes.load_model("shared_mnl"), SIZES._replace(num_attributes=1)
-    logs = fixed(random_design(jax.random.key(12), 80, sizes))
+    logs = fixed_collection(random_design(jax.random.key(12), 80, sizes))
     calibration = calibrate(jax.random.key(8), model, logs, laplace, num_replicates=30)
     found = uniformity(calibration)
     assert found.p_value > GOOD, found.table
@@ -292,7 +293,7 @@ def test_truths_are_told_as_the_draws_are():
         draws = Draws(drawn(key)[None], model, sizes, effective=jnp.array(400.0))
         return draws, InferenceInfo("prior", jnp.array(0), {})
 
-    static = fixed(random_design(jax.random.key(1), 20, sizes))
+    static = fixed_collection(random_design(jax.random.key(1), 20, sizes))
     found = uniformity(calibrate(jax.random.key(3), model, static, prior))
     assert found.table["p_value"].drop("log_likelihood").min() > GOOD
 
@@ -334,7 +335,7 @@ def test_adaptive_logs_are_the_policys():
     """Services of the queue, with the attributes of the LLMs; idle rounds have weight zero."""
     model = cqbayes.load_model("shared_mnl")
     attributes = jax.random.normal(jax.random.key(0), (2, 3))
-    queue = adaptive(SIZES._replace(num_attributes=3), rounds=60, attributes=attributes)
+    queue = adaptive_collection(SIZES._replace(num_attributes=3), rounds=60, attributes=attributes)
     truths = Predictive(model.prior, num_samples=50)(jax.random.key(0), queue.sizes)
     logs = queue.collect(jax.random.key(1), model, truths)
     assert logs.choice.shape == (50, 60)
@@ -355,7 +356,7 @@ def test_adaptive_logs_are_the_policys():
 def test_users_of_the_queue_get_tired_as_their_model_says():
     """Attempts from the second on are worth 6 log-odds less or more: they fail, or succeed."""
     model = cqbayes.load_model("attempt_mnl")
-    queue = adaptive(SIZES, rounds=150)
+    queue = adaptive_collection(SIZES, rounds=150)
     queue.check(model)
     truths = Predictive(model.prior, num_samples=20)(jax.random.key(0), SIZES)
     taken = []
@@ -377,17 +378,17 @@ def test_users_of_the_queue_get_tired_as_their_model_says():
 )
 def test_models_that_the_queue_cannot_show(name, says):
     with pytest.raises(InputError, match=says):
-        calibrate(jax.random.key(0), cqbayes.load_model(name), adaptive(SIZES), gaussian)
+        calibrate(jax.random.key(0), cqbayes.load_model(name), adaptive_collection(SIZES), gaussian)
 
 
 def test_models_on_top_of_one_that_hides_choices_are_refused_too():
     with pytest.raises(InputError, match="clean logs"):
-        adaptive(SIZES).check(attempt_mnl(base=cqbayes.load_model("abandonment")))
+        adaptive_collection(SIZES).check(attempt_mnl(base=cqbayes.load_model("abandonment")))
 
 
 def test_designs_that_have_no_distribution(design):
     with pytest.raises(InputError, match="weights of 0 and 1"):
-        fixed(eqx.tree_at(lambda d: d.weight, design, design.weight / 2))
+        fixed_collection(eqx.tree_at(lambda d: d.weight, design, design.weight / 2))
 
 
 def test_designs_without_a_needed_column(static):

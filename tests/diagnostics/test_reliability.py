@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cqbayes.diagnostics import reliability
+from cqbayes.diagnostics.reliability import reliability
 from cqbayes.errors import InputError
 
 

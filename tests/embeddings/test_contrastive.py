@@ -1,21 +1,20 @@
 """Contrastive refinement: its loss by hand, what it learns, and what it must not see."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from cqbayes.answers import Answers
-from cqbayes.embeddings import contexts, fit_projection
+from cqbayes.datasets.contexts import contexts
+from cqbayes.datasets.text_scores import TextScores
+from cqbayes.diagnostics.context_quality import quality
 from cqbayes.embeddings.encoder import Encoder
-from cqbayes.embeddings.quality import quality
+from cqbayes.embeddings.methods import fit_projection
 from cqbayes.errors import InputError
 
 torch = pytest.importorskip("torch", reason="the extra embed is not installed")
 
-from cqbayes.embeddings.contrastive import (  # noqa: E402
-    Settings,
-    contrastive,
-    soft_info_nce,
-)
+from cqbayes.embeddings.contrastive import Settings, contrastive, soft_info_nce  # noqa: E402
 
 SHORT = Settings(hidden=16, epochs=4, batch_size=32)
 
@@ -61,10 +60,10 @@ def hidden_direction(seed: int, num: int = 1_500, wide: int = 12) -> tuple[np.nd
     return x, (rng.random((num, 4)) < chance).astype(float)
 
 
-def answers(seed: int = 0) -> tuple[Answers, Encoder]:
+def answers(seed: int = 0) -> tuple[TextScores, Encoder]:
     x, score = hidden_direction(seed)
     names = np.array([f"q{i}" for i in range(len(x))])
-    return Answers(
+    return TextScores(
         name="made-up",
         llms=("a", "b", "c", "d"),
         query_id=names,
@@ -93,17 +92,17 @@ def test_nothing_held_out_is_seen(tmp_path):
     shuffled = data.score.copy()
     shuffled[held_out] = shuffled[np.random.default_rng(1).permutation(held_out)]
     assert not np.array_equal(shuffled, data.score)
-    flipped = data._replace(
-        score=np.where(data.split[:, None] == "train", 1 - data.score, data.score)
+    flipped = replace(
+        data, score=np.where(data.split[:, None] == "train", 1 - data.score, data.score)
     )
     flipped.score[:5] = 0  # flipping all alone would leave every distance as it was
 
-    def project(given: Answers, method: str):
+    def project(given: TextScores, method: str):
         settings = {"settings": SHORT} if method == "contrastive" else {}
         return contexts(given, 2, method=method, encoder=encoder, folder=tmp_path, **settings)
 
     for method in ("contrastive", "supervised", "pca", "raw"):
-        one, other = project(data, method), project(data._replace(score=shuffled), method)
+        one, other = project(data, method), project(replace(data, score=shuffled), method)
         np.testing.assert_array_equal(one.table.context, other.table.context)
         np.testing.assert_array_equal(one.projection.linear, other.projection.linear)
         assert one.curve == other.curve

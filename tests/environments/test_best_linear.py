@@ -6,13 +6,13 @@ import numpy as np
 from jax.tree_util import Partial
 from scipy.optimize import minimize
 
-from cqbayes.environments import Population, Query
 from cqbayes.environments.best_linear import best_linear, with_best_linear
+from cqbayes.environments.environment import Population, Query
 from cqbayes.environments.queue import retrial_queue
 from cqbayes.environments.synthetic import linear
 from cqbayes.policies.linear_oracle import linear_oracle
 from cqbayes.policies.oracle import oracle
-from cqbayes.simulate import simulate
+from cqbayes.simulation.loop import simulate
 
 
 def _curved(theta, query):

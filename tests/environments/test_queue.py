@@ -7,15 +7,16 @@ import pytest
 from jax.tree_util import Partial
 from reference import alike, geo_geo_1
 
+from cqbayes.environments.environment import Action
 from cqbayes.environments.load import capacity
 from cqbayes.environments.queue import retrial_queue
 from cqbayes.environments.synthetic import linear, synthetic
 from cqbayes.errors import InputError
-from cqbayes.policies import Action, stateless
-from cqbayes.policies.fifo import fifo
 from cqbayes.policies.oracle import oracle
+from cqbayes.policies.policy import stateless
 from cqbayes.policies.random import random
-from cqbayes.simulate import simulate
+from cqbayes.policies.wrappers.fifo import fifo
+from cqbayes.simulation.loop import simulate
 
 
 @pytest.mark.parametrize(("arrival", "service"), [(0.3, 0.5), (0.5, 0.6), (0.1, 0.9)])

@@ -14,10 +14,10 @@ from cqbayes.environments.queue import retrial_queue
 from cqbayes.environments.rules import Rules
 from cqbayes.environments.synthetic import synthetic
 from cqbayes.errors import InputError
-from cqbayes.policies.fifo import fifo
 from cqbayes.policies.oracle import oracle
 from cqbayes.policies.random import random
-from cqbayes.simulate import simulate
+from cqbayes.policies.wrappers.fifo import fifo
+from cqbayes.simulation.loop import simulate
 
 SEEDS, ROUNDS, FORGOTTEN = 128, 6_000, 1_000
 
@@ -242,12 +242,15 @@ def test_values_change_what_regret_is_measured_in(key):
 @pytest.mark.parametrize(
     ("rules", "message"),
     [
-        (Rules(services=0), "services: expected at least one a round, got 0"),
+        (Rules(services=0), "services: expected at least one in a round, got 0"),
         (Rules(retrial_delay=0.5), "retrial_delay: expected a mean of 1 round or more"),
         (Rules(retrial_delay=float("nan")), "retrial_delay: expected a mean of 1 round or more"),
         (Rules(patience=0.0), "patience: expected a mean of 1 round or more, got 0"),
         (Rules(blocked=True), "blocked: expected a retrial_delay"),
-        (Rules(retrial_delay=2.0, preemptive=False), "preemptive: a query that is away cannot"),
+        (
+            Rules(retrial_delay=2.0, preemptive=False),
+            "preemptive: expected True with a retrial_delay, got False",
+        ),
     ],
 )
 def test_rules_that_make_no_sense(rules, message):

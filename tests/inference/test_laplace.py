@@ -6,20 +6,21 @@ import numpy as np
 import pytest
 from cqbayes.models.disjoint_mnl import disjoint_mnl
 
-from cqbayes import catalogue
-from cqbayes.choice import choice_data
-from cqbayes.density import fast, log_posterior
+from cqbayes.choice.data import choice_data
 from cqbayes.errors import InputError
-from cqbayes.inference import Status, infer, laplace
-from cqbayes.preference import layout, sizes_of
+from cqbayes.inference import laplace
+from cqbayes.inference.infer import infer
+from cqbayes.posterior.info import Status
+from cqbayes.posterior.log_densities import has_linear_likelihood, log_posterior
+from cqbayes.preference import layout, load_model, model_names, sizes_of
 
-LINEAR = [name for name in catalogue.names("models") if fast(catalogue.load_model(name))]
+LINEAR = [name for name in model_names() if has_linear_likelihood(load_model(name))]
 
 
 @pytest.mark.parametrize("name", LINEAR)
 def test_curvature_is_the_hessian_by_autodiff(name, choices):
     """Also where weights are not linear in the parameters: hierarchies, factors, horseshoes."""
-    model = catalogue.load_model(name)
+    model = load_model(name)
     data, _ = choices(seed=0, num_obs=300)
     vector = 0.3 * jax.random.normal(jax.random.key(1), (layout(model, sizes_of(data)).size,))
     found = laplace.surface(model, data)
@@ -37,7 +38,7 @@ def test_curvature_is_the_hessian_by_autodiff(name, choices):
 def test_columns_of_the_curvature_by_autodiff(at_once, choices, monkeypatch):
     """In batches that do not divide them, and all at once."""
     monkeypatch.setattr(laplace, "AT_ONCE", at_once)
-    model = catalogue.load_model("user_mnl")
+    model = load_model("user_mnl")
     data, _ = choices(seed=0, num_obs=200, full=True)
     vector = 0.3 * jax.random.normal(jax.random.key(1), (layout(model, sizes_of(data)).size,))
     found = jax.jit(laplace.surface(model, data).curvature)(vector)
@@ -54,7 +55,7 @@ def test_memory_of_the_curvature_does_not_grow_with_parameters(
     name, num_obs, num_llms, dim, num_times
 ):
     """All columns at once would take 8 and 9 GiB here; the matrix itself takes 20 MB at most."""
-    model = catalogue.load_model(name)
+    model = load_model(name)
     data = choice_data(
         np.zeros((num_obs, dim)),
         np.ones((num_obs, num_llms), bool),

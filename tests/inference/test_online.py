@@ -6,17 +6,13 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from cqbayes import belief
-from cqbayes.choice import ChoiceData, choice_data
-from cqbayes.inference import Status, infer, laplace
-from cqbayes.inference.online import (
-    OnlineGaussian,
-    _row_moments,
-    fit,
-    prior,
-    update,
-    update_row,
-)
+from cqbayes.choice.data import ChoiceData, choice_data
+from cqbayes.inference import laplace
+from cqbayes.inference.infer import infer
+from cqbayes.inference.online import _row_moments, fit, update, update_row
+from cqbayes.policies import belief
+from cqbayes.posterior.info import Status
+from cqbayes.posterior.online_gaussian import OnlineGaussian, prior
 from cqbayes.preference import Sizes, layout, sizes_of
 
 

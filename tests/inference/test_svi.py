@@ -6,10 +6,12 @@ import pytest
 from cqbayes.models.disjoint_mnl import disjoint_mnl
 from reference import disjoint_posterior
 
-from cqbayes.choice import choice_data
-from cqbayes.diagnostics import agreement
+from cqbayes.choice.data import choice_data
+from cqbayes.diagnostics.summary import agreement
 from cqbayes.errors import InputError
-from cqbayes.inference import Status, infer, svi
+from cqbayes.inference import svi
+from cqbayes.inference.infer import infer
+from cqbayes.posterior.info import Status
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cqbayes.catalogue import load_model
 from cqbayes.errors import InputError
-from cqbayes.logs import choice_data_of, codes_of, minibatches, read_choices, write_choices
-from cqbayes.logs.fitting import notes
+from cqbayes.logs.choice_files import read_choices, write_choices
+from cqbayes.logs.choices import choice_data_of, codes_of, minibatches
+from cqbayes.logs.read import notes
 from cqbayes.logs.schema import SERVICES
-from cqbayes.preference import layout, sizes_of, utilities
+from cqbayes.preference import layout, load_model, sizes_of, utilities
 
 NOON = datetime(2024, 3, 1, 12, tzinfo=UTC)  # a Friday
 LLMS = ["a", "b", "c"]
@@ -163,19 +163,19 @@ def _changed(**cells) -> list[pa.RecordBatch]:
 @pytest.mark.parametrize(
     ("batches", "settings", "message"),
     [
-        ([], {}, "log: expected at least one sound row, got none"),
-        (_batches(_rows(3)[:0]), {}, "log: expected at least one sound row, got none"),
-        (_changed(), {"llms": ["a", "b"]}, "llms: expected all .*, a batch has others . times"),
+        ([], {}, "log: expected at least one valid row, got none"),
+        (_batches(_rows(3)[:0]), {}, "log: expected at least one valid row, got none"),
+        (_changed(), {"llms": ["a", "b"]}, "llms: expected all .* with others . times"),
         (_changed(), {"users": ["u0"]}, "users: expected all"),
         (_changed(), {"llms": ["a", "b", "c", "a"]}, "llms: expected different names"),
         (_changed(), {"time": "year"}, "time: expected one of h, D, W, got 'year'"),
         (_changed(timestamp=None), {"time": "W"}, "timestamp: expected one in every row"),
         (_changed(embedding=None), {}, "embedding: expected one of the same length"),
         (_changed(embedding=[1.0]), {}, "embedding: expected one of the same length"),
-        (_changed(text=None), {"context": len}, "text: expected one in every row, a batch has 1"),
+        (_changed(text=None), {"context": len}, "text: expected one in every row, .* 1"),
         (_changed(), {"context": lambda _: np.zeros(3)}, r"context: expected shape \(5, dim\)"),
         (_changed(), {"context": lambda t: np.zeros((5, 1))}, "context: expected finite contexts"),
-        (_changed(), {"attributes": {"a": [1.0]}}, "attributes: expected those of all LLMs, 2 "),
+        (_changed(), {"attributes": {"a": [1.0]}}, "attributes: expected numbers .* none for 2"),
     ],
 )  # fmt: skip
 def test_what_is_refused(batches, settings, message):
@@ -187,7 +187,7 @@ def test_parts_that_are_refused():
     batches = _batches(_rows(4))
     with pytest.raises(InputError, match="size: expected at least 1, got 0"):
         minibatches(batches, 0)
-    with pytest.raises(InputError, match="codes: expected those of the whole log"):
+    with pytest.raises(InputError, match="codes: expected the codes of the whole log"):
         minibatches(batches, 4)
     codes = codes_of(batches[:1], time="h")
     late = _batches([{**_rows(1)[0], "timestamp": NOON + timedelta(days=400)}])

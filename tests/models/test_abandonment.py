@@ -24,9 +24,9 @@ from reference import disjoint_draws
 from scipy import stats
 from scipy.special import expit
 
-from cqbayes.choice import SILENCE, choice_data
+from cqbayes.choice.data import SILENCE, choice_data
 from cqbayes.errors import InputError
-from cqbayes.inference import infer
+from cqbayes.inference.infer import infer
 
 NUM_LLMS, DIM, LEAVE = 3, 2, 0.4
 

@@ -24,9 +24,9 @@ from recovery import (
     thinned,
 )
 
-from cqbayes.choice import choice_data
+from cqbayes.choice.data import choice_data
 from cqbayes.errors import InputError
-from cqbayes.inference import infer
+from cqbayes.inference.infer import infer
 
 NUM_LLMS, DIM = 3, 2
 

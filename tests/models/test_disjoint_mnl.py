@@ -19,8 +19,8 @@ from recovery import (
     services,
 )
 
-from cqbayes.choice import choice_data
-from cqbayes.inference import infer
+from cqbayes.choice.data import choice_data
+from cqbayes.inference.infer import infer
 
 NUM_LLMS, DIM = 4, 3
 

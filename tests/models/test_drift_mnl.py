@@ -26,9 +26,9 @@ from recovery import (
 )
 from scipy import stats
 
-from cqbayes.choice import Situation, choice_data
+from cqbayes.choice.data import Situation, choice_data
 from cqbayes.errors import InputError
-from cqbayes.inference import infer
+from cqbayes.inference.infer import infer
 
 NUM_LLMS, DIM, NUM_TIMES = 3, 2, 6
 

@@ -24,9 +24,9 @@ from recovery import (
 )
 from scipy.linalg import polar
 
-from cqbayes.choice import choice_data
+from cqbayes.choice.data import choice_data
 from cqbayes.errors import InputError
-from cqbayes.inference import infer
+from cqbayes.inference.infer import infer
 from cqbayes.preference import Sizes, layout
 
 NUM_LLMS, DIM, RANK = 16, 5, 2

@@ -23,8 +23,8 @@ from reference import disjoint_draws
 from scipy import stats
 from scipy.special import expit
 
-from cqbayes.choice import choice_data
-from cqbayes.inference import infer
+from cqbayes.choice.data import choice_data
+from cqbayes.inference.infer import infer
 
 NUM_LLMS, DIM = 3, 2
 SENSITIVITY, SPECIFICITY = 0.75, 0.93

@@ -23,8 +23,8 @@ from recovery import (
 )
 from scipy import stats
 
-from cqbayes.choice import choice_data
-from cqbayes.inference import infer
+from cqbayes.choice.data import choice_data
+from cqbayes.inference.infer import infer
 
 NUM_LLMS, DIM = 3, 24
 

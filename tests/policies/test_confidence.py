@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from seen import seen
 
-from cqbayes.choice import ChoiceData
+from cqbayes.choice.data import ChoiceData
+from cqbayes.environments.environment import Observation
 from cqbayes.errors import InputError
-from cqbayes.policies import Observation, Policy, confidence
+from cqbayes.policies import confidence
 from cqbayes.policies.cqb_opt import cqb_opt
 from cqbayes.policies.linucb import linucb
+from cqbayes.policies.policy import Policy
 from cqbayes.policies.ts_qmb import ts_qmb
 from cqbayes.policies.ucb_mnl import ucb_mnl
 from cqbayes.policies.ucb_qmb import ucb_qmb

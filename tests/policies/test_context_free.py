@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from seen import seen
 
-from cqbayes import belief
-from cqbayes.choice import Situation
+from cqbayes.choice.data import Situation
+from cqbayes.environments.environment import Action
 from cqbayes.errors import InputError
-from cqbayes.policies import Action, Policy
+from cqbayes.policies import belief
 from cqbayes.policies.beta_thompson import Counts, beta_thompson
 from cqbayes.policies.epsilon_greedy import epsilon_greedy
 from cqbayes.policies.greedy import greedy
+from cqbayes.policies.policy import Policy
 from cqbayes.policies.q_ths import q_ths
 from cqbayes.preference import Sizes, utilities
 

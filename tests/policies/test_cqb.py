@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from seen import seen
 
-from cqbayes.choice import ChoiceData
+from cqbayes.choice.data import ChoiceData
+from cqbayes.environments.environment import Action
 from cqbayes.errors import InputError
-from cqbayes.policies import Action, Policy
 from cqbayes.policies.cqb_eps import cqb_eps
 from cqbayes.policies.cqb_eta import cqb_eta
 from cqbayes.policies.cqb_opt import cqb_opt
 from cqbayes.policies.horizon import exploration_rounds
+from cqbayes.policies.policy import Policy
 
 NUM_LLMS, DIM, HORIZON, DRAWS = 4, 2, 10_000, 20_000
 ROOM = np.random.default_rng(0).normal(size=(5, DIM)) / 2

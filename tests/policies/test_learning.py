@@ -9,13 +9,13 @@ import jax
 import numpy as np
 import pytest
 
-from cqbayes import belief, catalogue
 from cqbayes.environments.load import capacity
 from cqbayes.environments.queue import retrial_queue
 from cqbayes.environments.synthetic import synthetic
-from cqbayes.policies import Setup
+from cqbayes.policies import belief
+from cqbayes.policies.setup import Setup, load_policy
 from cqbayes.preference import Sizes
-from cqbayes.simulate import simulate
+from cqbayes.simulation.loop import simulate
 
 NUM_LLMS, DIM, SEEDS, ROUNDS = 5, 5, 12, 2_000
 
@@ -46,7 +46,7 @@ def regret(request, disjoint_mnl):
     setup = Setup(sizes, slate_size, belief.online(disjoint_mnl(), sizes), horizon=ROUNDS)
 
     def run(name: str) -> np.ndarray:
-        policy = catalogue.load_policy(name, setup)
+        policy = load_policy(name, setup)
         metrics = simulate(
             jax.random.key(3), policy, env, ROUNDS, num_seeds=SEEDS, env_per_seed=True, room=512
         ).metrics

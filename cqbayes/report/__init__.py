@@ -1,0 +1,4 @@
+"""Reports in HTML, and the demo.
+
+May import: all rooms before.
+"""

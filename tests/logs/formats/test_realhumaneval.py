@@ -1,0 +1,110 @@
+"""RealHumanEval: made-up requests in the official schema, and the real ones."""
+
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from conftest import ROOT
+from made_up_records import all_rows, reason_of, rows_of
+
+from cqbayes.logs.formats import importer as log_format
+from cqbayes.logs.formats import messages, realhumaneval
+from cqbayes.logs.records import read_turns
+
+NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)
+SECONDS = int(NOON.timestamp())
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+DATA = os.environ.get("CQBAYES_DATA") or ROOT.parent / "shared" / "data"
+REAL = Path(DATA) / "realhumaneval_retries.parquet"
+
+
+NULL = dict.fromkeys(("latency", "cost", "failed", "regenerated", "feedback", "accepted"))
+
+REQUEST = {
+    "programmer_id": 17,
+    "task_name": "sum_product",
+    "turn": 1,
+    "t_s": 61.5,
+    "gap_s": 20.25,
+    "model": "GPT-4o (chat)",
+    "n_context_msgs": 3,
+    "user_text": "it does not run",
+    "response_chars": 240,
+    "copied": True,
+    "kind": "complaint",
+    "sim_prev": 1.0,
+}
+
+
+def test_a_request_of_realhumaneval(tmp_path):
+    (row,) = rows_of(tmp_path, realhumaneval, REQUEST)
+    assert row == {
+        **NULL,
+        "session_id": "17/sum_product",
+        "turn": 1,
+        "user_id": "17",
+        "timestamp": EPOCH + timedelta(seconds=61.5),
+        "model": "GPT-4o (chat)",
+        "text": "it does not run",
+        "response_chars": 240,
+        "language": None,
+        "accepted": True,
+        "repeated": False,
+    }
+
+
+def test_what_may_be_absent(tmp_path):
+    needed = {key: REQUEST[key] for key in realhumaneval.NEEDED}
+    rows = rows_of(tmp_path, realhumaneval, needed, REQUEST | {"kind": "verbatim_retry"})
+    assert (rows[0]["timestamp"], rows[0]["accepted"], rows[0]["repeated"]) == (None, None, False)
+    assert rows[1]["repeated"]
+    first = rows_of(tmp_path, realhumaneval, REQUEST | {"kind": "verbatim_retry", "turn": 0})
+    assert not first[0]["repeated"], "there is none before"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"programmer_id": None}, realhumaneval.NO_PROGRAMMER),
+        ({"programmer_id": 1.5}, messages.NO_NAME),
+        ({"task_name": None}, realhumaneval.NO_TASK),
+        ({"turn": None}, realhumaneval.NO_TURN),
+        ({"turn": 2**31}, messages.NO_NUMBER),
+        ({"turn": -1}, messages.NO_NUMBER),
+        ({"response_chars": 2**63}, messages.NO_NUMBER),
+        ({"model": ""}, realhumaneval.NO_MODEL),
+        ({"user_text": None}, realhumaneval.NO_TEXT),
+        ({"copied": 1}, realhumaneval.NO_BOOL),
+        ({"kind": 1}, realhumaneval.NO_KIND),
+        ({"t_s": "soon"}, messages.NO_NUMBER),
+        ({"t_s": 1e300}, log_format.NO_TIMESTAMP),
+    ],
+)
+def test_what_is_set_aside_of_realhumaneval(tmp_path, change, reason):
+    assert reason_of(tmp_path, realhumaneval, REQUEST | change) == reason
+
+
+@pytest.mark.skipif(
+    not REAL.is_file(), reason="shared/data/realhumaneval_retries.parquet is not there"
+)
+def test_the_file_of_the_study():
+    """As its own columns say it, which are not read for it."""
+    stream = read_turns(realhumaneval.IMPORTER, REAL)
+    rows = all_rows(stream)
+    raw = pq.read_table(REAL).to_pylist()
+    assert stream.report.read == stream.report.kept == len(rows) == len(raw) == 1053
+    assert len({row["user_id"] for row in rows}) == 107
+    assert len({row["session_id"] for row in rows}) == 386
+    gaps = []
+    for before, row, source in zip([None, *rows], rows, raw, strict=False):
+        follows = before is not None and before["session_id"] == row["session_id"]
+        assert follows == (row["turn"] > 0)
+        said = " ".join(before["text"].split()) if follows else None
+        assert row["repeated"] == (said == " ".join(row["text"].split()))
+        if follows:
+            seconds = (row["timestamp"] - before["timestamp"]).total_seconds()
+            gaps.append(abs(seconds - source["gap_s"]))
+    assert max(gaps) < 2e-6
+    assert sum(row["accepted"] for row in rows) == sum(row["copied"] for row in raw)

@@ -1,0 +1,462 @@
+"""From a log to a posterior in one call: what came of every row is told, and nothing is lost."""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import jax
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from simulated import SECRET, settled, simulate, write
+from typer.testing import CliRunner
+
+import cqbayes
+import cqbayes.predict
+from cqbayes.choice.data import choice_data
+from cqbayes.cli.app import app
+from cqbayes.embeddings.encoder import Encoder
+from cqbayes.errors import InputError
+from cqbayes.inference.infer import infer
+from cqbayes.logs.describe import acceptance_table, describe_log
+from cqbayes.logs.fit import fit, with_label_errors
+from cqbayes.logs.formats.importer import importer_names
+from cqbayes.logs.predictions import predict_file, save_contexts
+from cqbayes.logs.read import TableOptions, TextOptions, TurnOptions, notes, read_log
+from cqbayes.logs.retrials.detector_files import load_detector
+from cqbayes.logs.retrials.error_rates import Errors, rates_over_all_rows
+from cqbayes.preference import load_model
+
+COUNTS = Encoder(
+    "counts", lambda texts: np.array([[1 + t.count(c) for c in "abcdef123"] for t in texts], float)
+)
+
+CONSTANT = TextOptions(encoder="constant")
+
+
+def _services(path, count=60, **cells):
+    """Simulated services of three LLMs, one row a query, and what is in them."""
+    rng = np.random.default_rng(3)
+    context = rng.normal(size=(count, 2))
+    context /= np.linalg.norm(context, axis=1, keepdims=True)
+    choice = rng.integers(0, 3, count)
+    rows = [
+        {
+            "query_id": str(i),
+            "attempt": 1,
+            "offered": ["a", "b"] if choice[i] < 3 else ["a", "c"],
+            "chosen": [None, "a", "b"][choice[i]],
+            "embedding": context[i].tolist(),
+            **cells,
+        }
+        for i in range(count)
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path, context, choice
+
+
+def test_a_log_of_services_gives_the_posterior_of_its_choices(tmp_path):
+    path, context, choice = _services(tmp_path / "log.jsonl")
+    fitted = fit(path, engine="laplace", seed=4)
+    data = choice_data(context, np.ones((60, 2), bool), choice)
+    posterior, _ = infer(jax.random.key(4), load_model("disjoint_mnl"), data, engine="laplace")
+    assert fitted.log.llms == ("a", "b")
+    assert fitted.posterior.model == posterior.model
+    for a, b in zip(jax.tree.leaves(fitted.posterior), jax.tree.leaves(posterior), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-3)
+    found = fitted.acceptance()
+    assert found["mean"].shape == (60, 2)
+    assert found["llm"].values.tolist() == ["a", "b"]
+    by_hand = 1 / (1 + np.exp(-fitted.posterior.mean()["intercept"]))
+    assert np.abs(found["overall_mean"].values - by_hand).max() < 0.15
+    assert cqbayes.fit is fit
+
+
+def test_choice_data_go_in_as_they_are(tmp_path, choices):
+    data, _ = choices(seed=0, num_obs=40)
+    cqbayes.logs.choice_files.write_choices(tmp_path / "a.parquet", data, list("wxyz"), "simulated")
+    log = read_log(tmp_path / "a.parquet")
+    assert log.llms == tuple("wxyz")
+    np.testing.assert_array_equal(log.data.context, data.context)
+    assert log.inferred == 0
+    assert with_label_errors(load_model("disjoint_mnl"), log) == load_model("disjoint_mnl")
+
+
+@pytest.mark.parametrize("name", importer_names())
+def test_every_format_becomes_choice_data_and_all_counts_add_up(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("CQBAYES_CACHE", str(tmp_path / "cache"))
+    suffix = ".parquet" if name == "realhumaneval" else ".jsonl"
+    turns = settled(simulate(5, sessions=30))
+    path = write(tmp_path / f"log{suffix}", name, turns)
+    log = read_log(path, format=name, text=TextOptions(3, COUNTS))
+    assert log.read.read == log.read.kept + sum(log.read.set_aside.values())
+    made = log.made
+    assert made.turns == made.services + made.failed + made.disordered + made.dropped
+    assert log.data.num_obs == made.services > 0
+    assert log.inferred == pytest.approx(made.inferred / made.services)
+    assert (np.asarray(log.data.choice) == 0).sum() == made.retried
+    np.testing.assert_allclose(np.linalg.norm(log.data.context, axis=1), 1, rtol=1e-5)
+    assert SECRET not in "\n".join(describe_log(log))
+    unit = COUNTS.encode(["abc"]) / np.linalg.norm(COUNTS.encode(["abc"]))
+    np.testing.assert_allclose(log.contexts(["abc"]), log.projection(unit), rtol=1e-5)
+
+
+def test_models_know_that_labels_were_inferred(tmp_path):
+    path = write(tmp_path / "log.jsonl", "openai_chat", settled(simulate(6, sessions=30)))
+    fitted = fit(path, format="openai_chat", text=CONSTANT, engine="laplace")
+    assert fitted.log.inferred > 0
+    settings = dict(fitted.posterior.model.settings)
+    errors = fitted.log.errors
+    assert fitted.log.made.assumed == 0, "what nothing follows is left out"
+    assert errors.threshold == load_detector().errors.threshold
+    assert fitted.posterior.model.name == "misclassified"
+    assert settings["base"] == load_model("disjoint_mnl")
+    assert settings["recognised"] == errors.recognised
+    assert settings["specificity"] == errors.specificity
+    face = fit(path, format="openai_chat", text=CONSTANT, engine="laplace", trust_labels=True)
+    assert face.posterior.model.name == "disjoint_mnl"
+    assert any("inferred" in line for line in describe_log(face.log))
+    other = read_log(path, format="openai_chat", text=CONSTANT, turns=TurnOptions(threshold=0.3))
+    assert other.errors is None
+    assert any("default priors" in note for note in other.notes)
+    assert dict(with_label_errors(load_model("disjoint_mnl"), other).settings)["recognised"] == (
+        8,
+        2,
+    )
+    kept = read_log(path, format="openai_chat", text=CONSTANT, turns=TurnOptions("taken"))
+    assert any("by assumption" in note for note in kept.notes)
+
+
+def test_where_users_showed_a_part_error_rates_are_those_of_all():
+    """Half of the retries are shown: the channel of all labels, whoever they are from."""
+    retries, acceptances, sensitivity, specificity = 4_000, 6_000, 0.6, 0.85
+    shown = retries // 2
+    called = sensitivity * (retries - shown) + (1 - specificity) * acceptances
+    recognised = 1 - (1 - sensitivity) / specificity
+    sure = Errors(
+        0.5,
+        (recognised * 1e6, (1 - recognised) * 1e6),
+        (specificity * 1e6, (1 - specificity) * 1e6),
+    )
+    hidden = retries - shown + acceptances
+    found = rates_over_all_rows(sure, (shown, 0), (round(called), hidden - round(called)))
+    kept = found.specificity[0] / sum(found.specificity)
+    hit = 1 - (1 - found.recognised[0] / sum(found.recognised)) * kept
+    assert hit == pytest.approx(0.5 + 0.5 * sensitivity, abs=0.005)
+    assert kept == pytest.approx(specificity, abs=0.005)
+    labels = (hit * retries + (1 - kept) * acceptances) / (retries + acceptances)
+    assert labels == pytest.approx((shown + called) / (retries + acceptances), abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "offered", "note"),
+    [
+        ("a", ["a", "b"], "no service was retried"),
+        (None, ["a", "b"], "no answer was taken"),
+        ("a", ["a"], "one LLM only"),
+    ],
+)
+def test_logs_that_cannot_tell_much_say_so(tmp_path, chosen, offered, note):
+    path, *_ = _services(tmp_path / "log.jsonl", 1, chosen=chosen, offered=offered)
+    log = read_log(path)
+    assert any(note in line for line in notes(log.data))
+    assert any("the prior decides much" in line for line in notes(log.data))
+    assert "note: " in "\n".join(describe_log(log))
+    assert "retried:" in "\n".join(describe_log(log))
+
+
+def test_logs_that_are_refused(tmp_path, monkeypatch):
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text("")
+    monkeypatch.setenv("CQBAYES_CACHE", str(tmp_path / "cache"))
+    bare, *_ = _services(tmp_path / "bare.jsonl", embedding=None)
+    junk = tmp_path / "junk.jsonl"
+    junk.write_text(json.dumps({"said": SECRET}))
+    for path, how, message in (
+        (empty, {}, "expected at least one"),
+        (empty, {"format": "lmsys"}, "expected at least one sound row, got none of 0"),
+        (junk, {}, "got none of 1: set aside 1 by 'query_id', first at junk.jsonl:1; .*wildchat"),
+        (junk, {"format": "lmsys"}, "none of 1: set aside 1 by .*, first at junk.jsonl:1"),
+        (None, {}, "log: expected the path of a file, or several, got NoneType"),
+        (empty, {"format": "nope"}, "format: expected one of auto, services, choices, .*wildchat"),
+        (bare, {}, "expected text or embeddings, got neither; encoder='constant' fits without"),
+    ):
+        with pytest.raises(InputError, match=message):
+            read_log(path, **how)
+    assert read_log(bare, text=CONSTANT).data.dim == 1
+    same, *_ = _services(tmp_path / "same.jsonl", embedding=None, text=SECRET)
+    with pytest.raises(InputError, match="expected queries that differ") as refusal:
+        read_log(same, text=TextOptions(encoder=COUNTS))
+    assert SECRET not in str(refusal.value)
+
+
+def test_text_becomes_contexts_and_new_queries_too(tmp_path, monkeypatch):
+    """From the log to predictions on disk, with an encoder that counts letters."""
+    pytest.importorskip("safetensors", reason="the extra embed is not installed")
+    monkeypatch.setenv("CQBAYES_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("cqbayes.embeddings.encoder.load_encoder", lambda *_: COUNTS)
+    path, *_ = _services(tmp_path / "log.jsonl", 40, embedding=None)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for i, row in enumerate(rows):
+        row["text"] = "abcdef"[i % 6] * (1 + i % 4)
+    path.write_text("\n".join(map(json.dumps, rows)))
+    fitted = fit(path, engine="laplace", text=TextOptions(2))
+    out = tmp_path / "fit.nc"
+    cqbayes.save_posterior(out, fitted.posterior, fitted.info, llms=list(fitted.log.llms))
+    assert save_contexts(out, fitted.log) == tmp_path / "fit.nc.contexts.safetensors"
+    asked = tmp_path / "asked.txt"
+    asked.write_text("aab\n\nf\n")
+    overall, each = predict_file(out, asked)
+    context = fitted.log.contexts(["aab", "f"])
+    expected = acceptance_table(fitted.acceptance(context, seed=0), each=True).reset_index()
+    # Not the same draws: a few Monte Carlo errors.
+    np.testing.assert_allclose(each["mean"], expected["mean"], atol=0.05)
+    assert overall.index.tolist() == ["a", "b"]
+    table = pa.table({"embedding": context.tolist()})
+    pq.write_table(table, tmp_path / "asked.parquet")
+    np.testing.assert_allclose(
+        predict_file(out, tmp_path / "asked.parquet")[1]["mean"], each["mean"], rtol=1e-4
+    )
+    _, changed = predict_file(out, asked, without="a")
+    after = changed[(changed["scenario"] == "after") & (changed["outcome"] == "a")]
+    assert (after["mean"] == 0).all()
+    with pytest.raises(InputError, match="population"):
+        predict_file(out, asked, new_llm=True)
+    bare = fitted.log._replace(projection=None)
+    assert save_contexts(out, bare) is None, "those of an earlier log would be others"
+    with pytest.raises(InputError, match="expected the contexts that cqbayes fit writes"):
+        predict_file(out, asked)
+
+
+@pytest.mark.parametrize("name", ["retry", "silence"])
+def test_an_llm_that_is_called_like_an_outcome_is_refused(tmp_path, name):
+    path, *_ = _services(tmp_path / "log.jsonl", chosen=None, offered=["a", name])
+    with pytest.raises(InputError, match=f"none called retry or silence, .*called {name}"):
+        read_log(path)
+    data = choice_data([[1.0]], [[True, True]], [1])
+    cqbayes.logs.choice_files.write_choices(tmp_path / "a.parquet", data, ["a", name], "simulated")
+    with pytest.raises(InputError, match="none called retry or silence"):
+        read_log(tmp_path / "a.parquet")
+
+
+def _predict(tmp_path, model, llms, *arguments):
+    """``cqbayes predict`` of a posterior of simulated choices, and its table."""
+    data = choice_data(np.ones((9, 1)), np.ones((9, len(llms)), bool), np.arange(9) % 3)
+    settings = {} if model == "disjoint_mnl" else {"num_warmup": 5, "num_draws": 5, "num_chains": 2}
+    engine = "nuts" if settings else "laplace"
+    made = infer(jax.random.key(0), load_model(model), data, engine=engine, **settings)
+    cqbayes.save_posterior(tmp_path / "fit.nc", *made, llms=llms)
+    pq.write_table(pa.table({"embedding": [[1.0]]}), tmp_path / "asked.parquet")
+    where = [str(tmp_path / name) for name in ("fit.nc", "asked.parquet")]
+    out = tmp_path / "each.csv"
+    done = CliRunner().invoke(app, ["predict", *where, "--out", str(out), *arguments])
+    return done, pd.read_csv(out) if done.exit_code == 0 else None
+
+
+def test_the_shell_removes_an_llm_by_its_name_or_its_number(tmp_path):
+    """A name comes first, also one that is a number: LLM 0 is called 1 here."""
+    for llms, said, gone in (
+        (["1", "7"], "1", "1"),
+        (["1", "7"], "0", "1"),
+        (["a", "b"], "1", "b"),
+    ):
+        done, table = _predict(tmp_path, "disjoint_mnl", llms, "--without", said)
+        assert done.exit_code == 0, done.output
+        after = table[(table["scenario"] == "after") & (table["mean"] == 0)]
+        assert after["outcome"].astype(str).tolist() == [gone]
+    for said in ("2", "c", "9" * 5_000):
+        done, _ = _predict(tmp_path, "disjoint_mnl", ["a", "b"], "--without", said)
+        assert isinstance(done.exception, InputError)
+        assert "LLM: expected one of a, b or a number below 2" in str(done.exception)
+
+
+def test_a_new_llm_has_a_name_that_nobody_has(tmp_path):
+    done, table = _predict(tmp_path, "hierarchical_mnl", ["new-llm", "b"], "--new-llm")
+    assert done.exit_code == 0, done.output
+    assert table["llm"].tolist() == ["new-llm", "b", "new-llm-2"]
+
+
+def test_the_shell_renames_columns_and_sorts_rows(tmp_path):
+    pytest.importorskip("duckdb", reason="the extra logs is not installed")
+    path, *_ = _services(tmp_path / "log.jsonl")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    last = {"id": "x", "try": 2, "offered": ["a", "b"], "chosen": "a", "embedding": [1.0, 0.0]}
+    rows = [{**row, "id": row.pop("query_id"), "try": row.pop("attempt")} for row in rows]
+    rows = [last, *rows, {**last, "try": 1, "chosen": None}]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    arguments = ["fit", str(path), "--engine", "laplace", "--out", str(tmp_path / "fit.nc")]
+    arguments += ["--rename", "id=query_id", "--rename", "try=attempt"]
+    for more, kept in (([], "61 services of 2 LLMs"), (["--sort"], "62 services of 2 LLMs")):
+        done = CliRunner().invoke(app, [*arguments, *more])
+        assert done.exit_code == 0, done.output
+        assert kept in done.output
+    for bad, message in (
+        (["--rename", "id"], "rename: expected theirs=ours"),
+        (["--rename", "id=attempt"], "rename: expected each column of the log once"),
+        (["--format", "litellm"], "rename: expected a long table of services, got format litellm"),
+    ):
+        done = CliRunner().invoke(app, [*arguments, *bad])
+        assert isinstance(done.exception, InputError)
+        assert message in str(done.exception)
+    with pytest.raises(InputError, match=r"sort: expected a long table .* got format lmsys"):
+        read_log(path, format="lmsys", table=TableOptions(sort=True))
+
+
+NOON = datetime(2024, 3, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def told_apart(tmp_path):
+    """A log with users and times, attributes of its LLMs, and a way to fit and predict."""
+    path, *_ = _services(tmp_path / "log.jsonl")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for i, row in enumerate(rows):
+        row["user_id"] = "wvu"[i % 3] if i % 5 else None
+        row["timestamp"] = (NOON + timedelta(days=i)).isoformat()
+    path.write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "prices.csv").write_text("llm,price,delay\nb,0.5,1\na,2,-1\n")
+
+    def run(*arguments):
+        done = CliRunner().invoke(app, [str(a) for a in arguments])
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        return done.output
+
+    def fit_it(model, *more):
+        out = tmp_path / "fit.nc"
+        run("fit", path, "--model", model, "--engine", "laplace", "--out", out, *more)
+        return cqbayes.load_posterior(out).posterior
+
+    def predict_it(queries, *more):
+        asked, each = tmp_path / "asked.jsonl", tmp_path / "each.csv"
+        if isinstance(queries, pa.Table):
+            asked = asked.with_suffix(".parquet")
+            pq.write_table(queries, asked)
+        else:
+            asked.write_text("\n".join(map(json.dumps, queries)))
+        run("predict", tmp_path / "fit.nc", asked, "--out", each, *more)
+        return pd.read_csv(each)["mean"].to_numpy().reshape(len(queries), -1)
+
+    return fit_it, predict_it
+
+
+HERE = [0.6, 0.8]
+
+
+def _by_python(posterior, count, **columns):
+    at = cqbayes.new_queries(posterior, np.array([HERE] * count), **columns)
+    _, key = jax.random.split(jax.random.key(0))  # as predicted does
+    return cqbayes.acceptance(key, posterior, at)["mean"].values
+
+
+def test_the_shell_predicts_for_users(told_apart, tmp_path):
+    fit_it, predict_it = told_apart
+    posterior = fit_it("user_mnl")
+    assert posterior.sizes.num_users == 3
+    asked = [{"embedding": HERE, "user_id": user} for user in ("v", "u", None, "nobody knows")]
+    found = predict_it(asked)
+    expected = _by_python(posterior, 4, user=np.array([1, 0, 0, 3]))
+    expected[2] = expected[3]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    np.testing.assert_allclose(predict_it(pa.Table.from_pylist(asked)), found, rtol=1e-5)
+    with pytest.raises(InputError, match=r"asked.jsonl: expected a column user_id, which user_mnl"):
+        predict_it([{"embedding": HERE}])
+    with pytest.raises(InputError, match=r"expected string in user_id, got something .* row 2"):
+        predict_it([{"embedding": HERE, "user_id": user} for user in ("v", ["v"])])
+    (tmp_path / "fit.nc.codes.json").unlink()
+    with pytest.raises(
+        InputError, match=r"fit.nc.codes.json: expected users as cqbayes fit writes"
+    ):
+        predict_it(asked)
+
+
+@pytest.mark.long
+def test_the_shell_predicts_for_a_time(told_apart):
+    fit_it, predict_it = told_apart
+    posterior = fit_it("drift_mnl", "--time", "W")
+    weeks = posterior.sizes.num_times
+    days = (0, 3, 20, 400)  # a Friday, the Monday after, and long after the log's last
+    asked = [
+        {"embedding": HERE, "timestamp": (NOON + timedelta(days=day)).isoformat()} for day in days
+    ]
+    found = predict_it(asked)
+    expected = _by_python(posterior, 4, time=np.array([0, 1, 3, weeks - 1]))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    table = pa.table({"embedding": [HERE] * 4, "timestamp": [NOON + timedelta(d) for d in days]})
+    np.testing.assert_allclose(predict_it(table), found, rtol=1e-5)
+    with pytest.raises(InputError, match="expected a column timestamp, which drift_mnl needs"):
+        predict_it([{"embedding": HERE}])
+    early = [{"embedding": HERE, "timestamp": at} for at in ("2024-02-26", "2024-02-25")]
+    with pytest.raises(InputError, match=r"a time from 2024-02-26 on, .* not so in row 2"):
+        predict_it(early)
+
+
+def test_the_shell_fits_and_predicts_with_attributes(told_apart, tmp_path):
+    fit_it, predict_it = told_apart
+    prices = ("--attributes", tmp_path / "prices.csv")
+    with pytest.raises(InputError, match="shared_mnl: expected numbers for each LLM: --attributes"):
+        fit_it("shared_mnl")
+    posterior = fit_it("shared_mnl", *prices)
+    asked = [{"embedding": HERE}]
+    expected = _by_python(posterior, 1, attributes=np.array([[2.0, -1], [0.5, 1]]))
+    np.testing.assert_allclose(predict_it(asked, *prices), expected, rtol=1e-5)
+    with pytest.raises(InputError, match=r"expected attributes of the LLMs, .*: --attributes FILE"):
+        predict_it(asked)
+    for content, message in (
+        ("llm,delay,price\na,1,2\nb,3,4\n", "expected price, delay as the posterior was fitted"),
+        ("llm,price,delay\na,1,2\n", "those of all LLMs, 1 of 2 have none, such as b"),
+        ("llm,price,delay\na,1,2\na,1,2\n", "expected each LLM once"),
+        ("llm,price,delay\na,1,x\nb,1,2\n", "expected finite numbers"),
+        ("model,price\na,1\n", "expected a CSV with columns llm and attributes"),
+        ("", "expected a CSV with columns llm and attributes"),
+    ):
+        (tmp_path / "prices.csv").write_text(content)
+        with pytest.raises(InputError, match=message):
+            predict_it(asked, *prices)
+    (tmp_path / "prices.csv").write_text("llm,price\na,1\nb,2\n")
+    fit_it("disjoint_mnl")
+    assert not (tmp_path / "fit.nc.codes.json").exists(), "those of an earlier model are gone"
+    with pytest.raises(InputError, match="expected a model that uses them, disjoint_mnl uses none"):
+        predict_it(asked, *prices)
+
+
+@pytest.mark.long
+def test_the_shell_predicts_for_an_attempt(told_apart):
+    fit_it, predict_it = told_apart
+    posterior = fit_it("attempt_mnl")
+    asked = [{"embedding": HERE, "attempt": attempt} for attempt in (1, 3)]
+    expected = _by_python(posterior, 2, attempt=np.array([1, 3]))
+    np.testing.assert_allclose(predict_it(asked), expected, rtol=1e-5)
+    with pytest.raises(InputError, match=r"expected a whole number from 1 in attempt, .* row 1"):
+        predict_it([{"embedding": HERE, "attempt": 0}])
+
+
+def test_from_the_shell(tmp_path):
+    turns = settled(simulate(7, sessions=40))
+    path = write(tmp_path / "log.jsonl", "litellm", turns)
+    with path.open("a") as file:
+        file.write(f'{{"broken": "{SECRET}"\n')
+    run = CliRunner()
+    arguments = ["fit", str(path), "--format", "litellm", "--encoder", "constant"]
+    arguments += ["--engine", "hmc", "--out", str(tmp_path / "fit.nc")]
+    done = run.invoke(app, [*arguments, "--quarantine", str(tmp_path / "aside.jsonl")])
+    assert done.exit_code == 0, done.output
+    for part in ("set aside", "not a JSON object", "inferred", "probability that", "hmc: ok"):
+        assert part in done.output
+    assert SECRET not in done.output
+    assert SECRET in (tmp_path / "aside.jsonl").read_text()
+    strict = run.invoke(app, [*arguments, "--strict"])
+    assert isinstance(strict.exception, InputError)
+    assert SECRET not in str(strict.exception)
+    pq.write_table(pa.table({"embedding": [[1.0]]}), tmp_path / "asked.parquet")
+    for name, cells in (("x", {"embedding": ["x"]}), ("y", {"other": [1]}), ("z", {"text": [1]})):
+        pq.write_table(pa.table(cells), tmp_path / f"{name}.parquet")
+        bad = run.invoke(
+            app, ["predict", str(tmp_path / "fit.nc"), str(tmp_path / f"{name}.parquet")]
+        )
+        assert isinstance(bad.exception, InputError), name
+    asked = ["predict", str(tmp_path / "fit.nc"), str(tmp_path / "asked.parquet")]
+    done = run.invoke(app, [*asked, "--out", str(tmp_path / "each.csv")])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "each.csv").read_text().startswith("query,llm,mean,lower,upper")
