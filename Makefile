@@ -7,6 +7,9 @@ EXTRAS ?= dev
 # More arguments for pytest: make test ARGS="-m 'not slow'"
 ARGS ?=
 
+# With it every process, and tests start many, would compile every module anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help env demo test whole lint types bench html wheel clean
 
@@ -30,14 +33,18 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: env ## the whole loop; the report is out/demo/report.html
 	$(BIN)/cqbayes demo --out out/demo
 
+# Compiled programs are kept on disk, small ones too: test modules and processes share many of them.
+COMPILED := JAX_COMPILATION_CACHE_DIR=$(abspath $(VENV))/compiled \
+  JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=0
+# One part of the whole: make whole PART=3/16
+PART ?=
+
 test: env ## the tests, on two cores, warnings as errors
-	JAX_COMPILATION_CACHE_DIR=$(abspath $(VENV))/compiled \
-	  JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.2 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(COMPILED) $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 whole: env ## what make test leaves out: the longest tests, analyses at their smallest, the wheel
-	JAX_COMPILATION_CACHE_DIR=$(abspath $(VENV))/compiled \
-	  JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.2 $(BIN)/python -m pytest -n 2 --dist loadgroup \
-	  -m "long or analysis or wheel"
+	$(COMPILED) $(BIN)/python -m pytest -n 2 --dist loadgroup -m "long or analysis or wheel" \
+	  $(if $(PART),--part $(PART)) $(ARGS)
 
 lint: env ## ruff: lint and format, without changing anything
 	$(BIN)/ruff check .
