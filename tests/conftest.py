@@ -1,5 +1,6 @@
 """Shapes and types are checked at run time in tests, and only there."""
 
+import gc
 import hashlib
 import os
 import signal
@@ -43,6 +44,8 @@ def _forget_compiled_code():
     """A process that has compiled thousands of programs runs out of memory maps."""
     yield
     forget_when_many()
+    # What stays are millions of objects, which the collector would look through again and again.
+    gc.freeze()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -70,8 +70,6 @@ def test_simulate_writes_results_and_a_picture(tmp_path):
     done = _run(
         "simulate",
         "--policy",
-        "acqb",
-        "--policy",
         "fifo_random",
         "--policy",
         "cqb_eps",
@@ -85,7 +83,7 @@ def test_simulate_writes_results_and_a_picture(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "fifo_random" in done.stdout
     curves = xr.open_dataset(tmp_path / "run" / "curves.nc", engine="h5netcdf")
-    assert curves["policy"].values.tolist() == ["oracle", "acqb", "fifo_random", "cqb_eps"]
+    assert curves["policy"].values.tolist() == ["oracle", "fifo_random", "cqb_eps"]
     assert curves.attrs["seeds"] == 3
     assert (tmp_path / "run" / "regret.png").read_bytes().startswith(b"\x89PNG")
 
