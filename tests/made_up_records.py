@@ -67,7 +67,7 @@ ANTHROPIC_TURN = [
         "content": [*ANTHROPIC_STEP[-1]["content"], {"type": "text", "text": "And in Rome?"}],
     },
 ]
-OF_GENERATION = {
+OF_TURN = {
     "session_id": "s",
     "turn": 1,
     "user_id": "ann",

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from made_up_records import OF_GENERATION, TOOL_STEP, reason_of, rows_of, said
+from made_up_records import OF_TURN, TOOL_STEP, reason_of, rows_of, said
 
 from cqbayes.logs.formats import importer as log_format
 from cqbayes.logs.formats import langfuse, messages
@@ -107,7 +107,7 @@ VERSION_2 = {
     ],
 )
 def test_a_generation(tmp_path, found):
-    assert rows_of(tmp_path, langfuse, found) == [OF_GENERATION]
+    assert rows_of(tmp_path, langfuse, found) == [OF_TURN]
 
 
 def test_pages_are_unpacked_in_json_too(tmp_path):

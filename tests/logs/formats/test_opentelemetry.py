@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from made_up_records import OF_GENERATION, START, TOOL_STEP, reason_of, rows_of, said
+from made_up_records import OF_TURN, START, TOOL_STEP, reason_of, rows_of, said
 from simulated import any_value, key_values
 
 from cqbayes.logs.formats import importer as log_format
@@ -73,7 +73,7 @@ def _line(*spans: Any) -> dict[str, Any]:
     return {"resourceSpans": [{"resource": {"attributes": []}, "scopeSpans": [scope]}]}
 
 
-OF_SPAN = {**OF_GENERATION, "model": "gpt-4", "cost": None}
+OF_SPAN = {**OF_TURN, "model": "gpt-4", "cost": None}
 NUMBERED = {
     "gen_ai.prompt.0.role": "system",
     "gen_ai.prompt.0.content": "Be kind.",
