@@ -16,10 +16,10 @@ def demo(
     seed: Seed = 0,
 ) -> None:
     """The whole loop on real answers of real LLMs, with simulated users."""
-    from cqbayes.report.demo import SMOKE, Settings
+    from cqbayes.report.demo import SMOKE, DemoSettings
     from cqbayes.report.demo import demo as run
 
-    outcome = run(out, (SMOKE if smoke else Settings())._replace(seed=seed))
+    outcome = run(out, (SMOKE if smoke else DemoSettings())._replace(seed=seed))
     for name, value in outcome.numbers.items():
         typer.echo(f"{value:>22}  {name}")
     typer.echo(f"\nreport    {outcome.report}")

@@ -36,7 +36,7 @@ from cqbayes.embeddings.projection import Hidden, Projection, check_training, di
 from cqbayes.errors import InputError
 
 
-class Settings(NamedTuple):
+class TrainingSettings(NamedTuple):
     """Settings of the training. The defaults were chosen on parts of training splits only.
 
     Attributes:
@@ -77,7 +77,7 @@ def contrastive(
     *,
     encoder: str,
     seed: int = 0,
-    settings: Settings = Settings(),  # noqa: B008  (immutable)
+    settings: TrainingSettings = TrainingSettings(),  # noqa: B008  (immutable)
     device: str | None = None,
     checkpoint: str | Path | None = None,
     progress: bool = False,
@@ -187,7 +187,7 @@ def soft_info_nce(z: Any, score: Any, temperature: Any, scale: float) -> Any:
     return (wanted.exp() * (wanted - found)).sum(dim=1).mean()
 
 
-def _check(settings: Settings) -> None:
+def _check(settings: TrainingSettings) -> None:
     """Refuses settings that are out of range."""
     least = {"hidden": 0, "batch_size": 2, "weight_decay": 0, "epochs": 0, "patience": 1}
     for name, value in settings._asdict().items():
@@ -216,7 +216,9 @@ def _batches(rows: np.ndarray, size: int) -> list[np.ndarray]:
     return np.array_split(rows, max(1, round(len(rows) / size)))
 
 
-def _identity(embedding: Any, score: Any, dim: int, seed: int, settings: Settings, encoder: str):
+def _identity(
+    embedding: Any, score: Any, dim: int, seed: int, settings: TrainingSettings, encoder: str
+):
     """Facts that identify a training, so that a checkpoint of another training is noticed."""
     digest = hashlib.sha256()
     for array in (embedding, score):
@@ -228,7 +230,9 @@ def _identity(embedding: Any, score: Any, dim: int, seed: int, settings: Setting
 class _Training:
     """State of a training: the head, its optimiser, losses and epoch. Mutable, as in PyTorch."""
 
-    def __init__(self, linear: np.ndarray, settings: Settings, seed: int, device: Any) -> None:
+    def __init__(
+        self, linear: np.ndarray, settings: TrainingSettings, seed: int, device: Any
+    ) -> None:
         import torch  # pyright: ignore[reportMissingImports]
 
         self.torch, self.device = torch, device

@@ -14,10 +14,10 @@ from cqbayes._tools.tables import unit_rows
 from cqbayes.choice.data import MOST_LEVELS, SILENCE, ChoiceData, choice_data
 from cqbayes.errors import InputError
 from cqbayes.logs.table.services import read_services
-from cqbayes.logs.table.validation import is_null, lengths, numbers, rows_of
+from cqbayes.logs.table.validation import column_numbers, is_null, lengths, rows_of
 
 Batches = Iterable[pa.RecordBatch]
-Contexts = Callable[[list[str]], Any]  # texts -> contexts [text, dim]
+ContextMaker = Callable[[list[str]], Any]  # texts -> contexts [text, dim]
 Columns = dict[str, np.ndarray]
 INTEGERS = ("user", "attempt", "time")
 
@@ -132,7 +132,7 @@ def block_numbers(timestamp: pa.Array, unit: str) -> np.ndarray:
             f"{timestamp.null_count:,} rows without a timestamp"
         )
     length, start = BLOCKS[unit]
-    return (numbers(timestamp.cast(pa.int64()), 0) - start) // length
+    return (column_numbers(timestamp.cast(pa.int64()), 0) - start) // length
 
 
 def first_block(unit: str, times: Sequence[datetime]) -> int:
@@ -155,7 +155,7 @@ def choice_data_of(
     llms: Sequence[str] | None = None,
     users: Sequence[str] | None = None,
     time: str | None = None,
-    context: Contexts | None = None,
+    context: ContextMaker | None = None,
     attributes: Mapping[str, Sequence[float]] | None = None,
 ) -> Coded:
     """Services as choice data, in memory.
@@ -195,7 +195,7 @@ def minibatches(
     *,
     codes: Codes | None = None,
     time: str | None = None,
-    context: Contexts | None = None,
+    context: ContextMaker | None = None,
     attributes: Mapping[str, Sequence[float]] | None = None,
 ) -> Iterator[ChoiceData]:
     """Choice data of one shape, part by part, at constant memory.
@@ -230,7 +230,7 @@ def _parts(
     batches: Batches,
     size: int,
     codes: Codes,
-    context: Contexts | None,
+    context: ContextMaker | None,
     attributes: Mapping[str, Sequence[float]] | None,
 ) -> Iterator[ChoiceData]:
     waiting: list[Columns] = []
@@ -268,7 +268,7 @@ def _padded(columns: Columns, size: int) -> Columns:
     return found
 
 
-def _columns(batch: pa.RecordBatch, codes: Codes, context: Contexts | None) -> Columns:
+def _columns(batch: pa.RecordBatch, codes: Codes, context: ContextMaker | None) -> Columns:
     """Columns of choice data, as far as the codes have them."""
     llms = pa.array(codes.llms, pa.string())
     llm = _codes("llms", batch["offered"].flatten(), llms)
@@ -276,14 +276,14 @@ def _columns(batch: pa.RecordBatch, codes: Codes, context: Contexts | None) -> C
     offered[rows_of(batch["offered"]), llm] = True
     chosen = batch["chosen"]
     taken = _codes("llms", chosen.drop_null(), llms) + 1
-    choice = np.where(numbers(batch["silent"], False), SILENCE, 0)
+    choice = np.where(column_numbers(batch["silent"], False), SILENCE, 0)
     choice[~is_null(chosen)] = taken
     columns = {
         "context": _contexts(batch, context),
         "offered": offered,
         "choice": choice,
-        "weight": numbers(batch["weight"], 1),
-        "attempt": numbers(batch["attempt"], 1),
+        "weight": column_numbers(batch["weight"], 1),
+        "attempt": column_numbers(batch["attempt"], 1),
     }
     if codes.users is not None:
         users = pa.array(codes.users, pa.string())
@@ -305,10 +305,10 @@ def _codes(name: str, values: pa.Array, known: pa.Array) -> np.ndarray:
             f"{name}: expected all names that are in the log, got a batch with others "
             f"{found.null_count:,} times; leave {name} out to find all names"
         )
-    return numbers(found, -1)
+    return column_numbers(found, -1)
 
 
-def _contexts(batch: pa.RecordBatch, context: Contexts | None) -> np.ndarray:
+def _contexts(batch: pa.RecordBatch, context: ContextMaker | None) -> np.ndarray:
     if context is not None:
         texts = batch["text"]
         if texts.null_count:
@@ -330,7 +330,7 @@ def _contexts(batch: pa.RecordBatch, context: Contexts | None) -> np.ndarray:
             "embedding: expected one of the same length in every row, got others; without "
             "embeddings, give context=, a function from texts to an array [text, dim]"
         )
-    flat = numbers(embedding.flatten(), np.nan).astype(float)
+    flat = column_numbers(embedding.flatten(), np.nan).astype(float)
     return unit_rows("embedding", flat.reshape(len(batch), -1)).astype(np.float32)
 
 

@@ -19,7 +19,7 @@ from cqbayes._tools.tables import refuse
 from cqbayes.errors import InputError
 from cqbayes.logs.choices import block_numbers, first_block
 from cqbayes.logs.read import Log
-from cqbayes.logs.table.validation import is_null, numbers
+from cqbayes.logs.table.validation import column_numbers, is_null
 
 COLUMNS = {"user": "user_id", "time": "timestamp", "attempt": "attempt"}  # of a model, of a file
 
@@ -172,7 +172,7 @@ def _times(asked: Path, cells: pa.Array, posterior: Path, known: Mapping[str, An
 def _attempts(
     asked: Path, cells: pa.Array, posterior: Path, known: Mapping[str, Any]
 ) -> np.ndarray:
-    found = numbers(cells, 0)
+    found = column_numbers(cells, 0)
     row = np.arange(1, len(found) + 1)
     refuse(str(asked), found < 1, "a whole number from 1 in attempt", row)
     return found

@@ -69,7 +69,7 @@ class Log(NamedTuple):
     errors: Errors | None = None
     inferred: float = 0.0
     read: Any = None
-    made: chains.Report | None = None
+    made: chains.TurnCounts | None = None
     notes: tuple[str, ...] = ()
     unit: str | None = None
     times: tuple[datetime, ...] = ()
@@ -241,7 +241,7 @@ def _over_all(errors: Errors, data: ChoiceData, inferred: np.ndarray) -> Errors:
     return rates_over_all_rows(errors, count(~inferred), count(inferred))
 
 
-def _nothing(log: Any, format: str, read: Any, made: chains.Report | None) -> str:
+def _nothing(log: Any, format: str, read: Any, made: chains.TurnCounts | None) -> str:
     """Why a log has no service, in one line."""
     where = log if isinstance(log, str | Path) else "log"
     if made is not None and made.dropped:
@@ -259,7 +259,7 @@ def _nothing(log: Any, format: str, read: Any, made: chains.Report | None) -> st
 
 
 def _doubts(
-    read: Any, made: chains.Report | None, errors: Errors | None, inferred: float
+    read: Any, made: chains.TurnCounts | None, errors: Errors | None, inferred: float
 ) -> list[str]:
     """What may be wrong with a log as a whole."""
     found = []

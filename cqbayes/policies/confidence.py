@@ -49,7 +49,7 @@ from cqbayes.posterior.online_gaussian import blocks_along, potter_update
 PROBABILITY_PER_LOG_ODDS = 0.25
 
 
-class Estimate(NamedTuple):
+class BoundEstimate(NamedTuple):
     """Estimated weights ``[llm, feature]`` and roots of the inverse Gram matrices."""
 
     location: Float[Array, "llm feature"]
@@ -77,11 +77,11 @@ class Row(NamedTuple):
 Rule = Callable[[Row], tuple[Array, Array]]
 
 
-def begin(num_llms: int, dim: int, ridge: float | Array, intercept: bool) -> Estimate:
+def begin(num_llms: int, dim: int, ridge: float | Array, intercept: bool) -> BoundEstimate:
     """Nothing learnt: weights of 0 and Gram matrices ``ridge I``."""
     size = num_features(dim, intercept)
     root = jnp.eye(size) / jnp.sqrt(jnp.asarray(ridge, float))
-    return Estimate(jnp.zeros((num_llms, size)), jnp.tile(root, (num_llms, 1, 1)))
+    return BoundEstimate(jnp.zeros((num_llms, size)), jnp.tile(root, (num_llms, 1, 1)))
 
 
 def num_features(dim: int, intercept: bool) -> int:
@@ -96,7 +96,7 @@ def features(context: Float[Array, "*batch dim"], intercept: bool) -> Float[Arra
 
 
 def means_and_widths(
-    estimate: Estimate, z: Float[Array, "query feature"]
+    estimate: BoundEstimate, z: Float[Array, "query feature"]
 ) -> tuple[Float[Array, "query llm"], Float[Array, "query llm"]]:
     """``w_j . z`` and ``||z||_{V_j^-1}`` of every query and LLM."""
     phi = jnp.einsum("jkl,qk->qjl", estimate.root, z)
@@ -104,8 +104,8 @@ def means_and_widths(
 
 
 def learn(
-    rule: Rule, slate_size: int, intercept: bool, estimate: Estimate, rows: ChoiceData
-) -> Estimate:
+    rule: Rule, slate_size: int, intercept: bool, estimate: BoundEstimate, rows: ChoiceData
+) -> BoundEstimate:
     """All rows in their order, one pass; rows of weight zero change nothing.
 
     Args:
@@ -119,7 +119,9 @@ def learn(
     rows = rows.cleared()
     columns = (features(rows.context, intercept), rows.offered, rows.choice, rows.weight)
 
-    def one(estimate: Estimate, row: tuple[Array, Array, Array, Array]) -> tuple[Estimate, None]:
+    def one(
+        estimate: BoundEstimate, row: tuple[Array, Array, Array, Array]
+    ) -> tuple[BoundEstimate, None]:
         return _learn_row(rule, slate_size, estimate, *row), None
 
     if rows.num_obs == 1:
@@ -130,12 +132,12 @@ def learn(
 def _learn_row(
     rule: Rule,
     slate_size: int,
-    estimate: Estimate,
+    estimate: BoundEstimate,
     z: Float[Array, " feature"],
     offered: Bool[Array, " llm"],
     choice: Int[Array, ""],
     weight: Float[Array, ""],
-) -> Estimate:
+) -> BoundEstimate:
     llm = first_offered(offered, slate_size)
     count = jnp.sum(offered)
     shown = offered[llm] & (jnp.arange(slate_size) < count)
@@ -146,7 +148,7 @@ def _learn_row(
     root = jnp.sqrt(1 + curvature * along.variance)
     shrinkage = curvature / (root * (1 + root))
     gain, shrinkage = jnp.where(shown, gain, 0), jnp.where(shown, shrinkage, 0)
-    return Estimate(*potter_update(estimate.location, estimate.root, along, gain, shrinkage))
+    return BoundEstimate(*potter_update(estimate.location, estimate.root, along, gain, shrinkage))
 
 
 def ridge(row: Row) -> tuple[Array, Array]:

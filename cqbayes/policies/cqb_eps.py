@@ -33,7 +33,7 @@ from cqbayes.policies.setup import Setup
 from cqbayes.policies.wrappers.explore import constant, explore
 
 
-class Turns(NamedTuple):
+class RoundRobin(NamedTuple):
     """What the optimistic rule has learnt, and the number of services so far."""
 
     learnt: Learnt
@@ -87,8 +87,8 @@ def cqb_eps(
     )
 
 
-def _init(inner: Any, key: PRNGKeyArray) -> Turns:
-    return Turns(inner(key), jnp.array(0, jnp.int32))
+def _init(inner: Any, key: PRNGKeyArray) -> RoundRobin:
+    return RoundRobin(inner(key), jnp.array(0, jnp.int32))
 
 
 def _select(
@@ -97,7 +97,7 @@ def _select(
     tau: Array,
     later: Any,
     key: PRNGKeyArray,
-    state: Turns,
+    state: RoundRobin,
     seen: Observation,
 ) -> Action:
     first = in_turn(num_llms, slate_size, state.services, seen)
@@ -105,9 +105,9 @@ def _select(
     return jax.tree.map(lambda a, b: jnp.where(seen.round <= tau, a, b), first, best)
 
 
-def _update(inner: Any, key: PRNGKeyArray, state: Turns, rows: ChoiceData) -> Turns:
+def _update(inner: Any, key: PRNGKeyArray, state: RoundRobin, rows: ChoiceData) -> RoundRobin:
     services = state.services + jnp.sum(rows.weight > 0, dtype=jnp.int32)
-    return Turns(inner(key, state.learnt, rows), services)
+    return RoundRobin(inner(key, state.learnt, rows), services)
 
 
 def in_turn(num_llms: int, slate_size: int, services: Array, seen: Observation) -> Action:

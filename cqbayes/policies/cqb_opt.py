@@ -27,7 +27,7 @@ from cqbayes.choice.assortments import checked_offers
 from cqbayes.choice.data import ChoiceData
 from cqbayes.environments.environment import Action, Observation
 from cqbayes.policies import confidence
-from cqbayes.policies.confidence import Estimate
+from cqbayes.policies.confidence import BoundEstimate
 from cqbayes.policies.policy import Policy
 from cqbayes.policies.setup import Setup
 
@@ -35,8 +35,8 @@ from cqbayes.policies.setup import Setup
 class Learnt(NamedTuple):
     """The preference estimate with its curvature, and the Gram matrices that give the widths."""
 
-    preference: Estimate
-    services: Estimate
+    preference: BoundEstimate
+    services: BoundEstimate
 
 
 def cqb_opt(

@@ -25,7 +25,7 @@ from cqbayes.choice.data import ChoiceData
 from cqbayes.environments.environment import Action, Observation
 from cqbayes.errors import InputError
 from cqbayes.policies import confidence
-from cqbayes.policies.confidence import Estimate
+from cqbayes.policies.confidence import BoundEstimate
 from cqbayes.policies.policy import Policy
 from cqbayes.policies.setup import Setup
 
@@ -74,7 +74,7 @@ def _select(
     alpha: Array,
     values: Array | None,
     key: PRNGKeyArray,
-    state: Estimate,
+    state: BoundEstimate,
     seen: Observation,
 ) -> Action:
     mean, width = confidence.means_and_widths(state, confidence.features(seen.context, intercept))
@@ -82,8 +82,8 @@ def _select(
 
 
 def _update(
-    slate_size: int, intercept: bool, key: PRNGKeyArray, state: Estimate, rows: ChoiceData
-) -> Estimate:
+    slate_size: int, intercept: bool, key: PRNGKeyArray, state: BoundEstimate, rows: ChoiceData
+) -> BoundEstimate:
     return confidence.learn(confidence.ridge, slate_size, intercept, state, rows)
 
 

@@ -25,7 +25,7 @@ from cqbayes.choice.assortments import checked_offers
 from cqbayes.environments.environment import Action, Observation
 from cqbayes.errors import InputError
 from cqbayes.policies import confidence
-from cqbayes.policies.confidence import Estimate
+from cqbayes.policies.confidence import BoundEstimate
 from cqbayes.policies.maxweight import checked_centres, heaviest, unit_centres
 from cqbayes.policies.policy import Policy
 from cqbayes.policies.setup import Setup
@@ -99,7 +99,7 @@ def _select(
     centres: Float[Array, "class dim"],
     values: Array | None,
     key: PRNGKeyArray,
-    state: Estimate,
+    state: BoundEstimate,
     seen: Observation,
 ) -> Action:
     noise = jax.random.normal(key, (num_samples, *state.location.shape))

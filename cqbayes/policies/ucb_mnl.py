@@ -30,7 +30,7 @@ from cqbayes.choice.assortments import checked_offers
 from cqbayes.choice.data import ChoiceData
 from cqbayes.environments.environment import Action, Observation
 from cqbayes.policies import confidence
-from cqbayes.policies.confidence import Estimate
+from cqbayes.policies.confidence import BoundEstimate
 from cqbayes.policies.policy import Policy, best_pair
 from cqbayes.policies.setup import Setup
 
@@ -78,7 +78,7 @@ def _select(
     per_log_round: Array,
     values: Array | None,
     key: PRNGKeyArray,
-    state: Estimate,
+    state: BoundEstimate,
     seen: Observation,
 ) -> Action:
     mean, width = confidence.means_and_widths(state, confidence.features(seen.context, intercept))
@@ -91,9 +91,9 @@ def _update(
     intercept: bool,
     rule: confidence.Rule,
     key: PRNGKeyArray,
-    state: Estimate,
+    state: BoundEstimate,
     rows: ChoiceData,
-) -> Estimate:
+) -> BoundEstimate:
     return confidence.learn(rule, slate_size, intercept, state, rows)
 
 

@@ -25,7 +25,7 @@ from cqbayes.choice.assortments import checked_offers
 from cqbayes.choice.data import ChoiceData
 from cqbayes.environments.environment import Action, Observation
 from cqbayes.policies import confidence
-from cqbayes.policies.confidence import Estimate
+from cqbayes.policies.confidence import BoundEstimate
 from cqbayes.policies.maxweight import checked_centres, heaviest, unit_centres
 from cqbayes.policies.policy import Policy
 from cqbayes.policies.setup import Setup
@@ -98,7 +98,7 @@ def _select(
     centres: Float[Array, "class dim"],
     values: Array | None,
     key: PRNGKeyArray,
-    state: Estimate,
+    state: BoundEstimate,
     seen: Observation,
 ) -> Action:
     mean, width = confidence.means_and_widths(state, confidence.features(centres, intercept))
@@ -110,9 +110,9 @@ def update(
     intercept: bool,
     rule: confidence.Rule,
     key: PRNGKeyArray,
-    state: Estimate,
+    state: BoundEstimate,
     rows: ChoiceData,
-) -> Estimate:
+) -> BoundEstimate:
     """The online Newton step, which TS-QMB shares."""
     return confidence.learn(rule, slate_size, intercept, state, rows)
 

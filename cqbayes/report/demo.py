@@ -43,7 +43,7 @@ SIMULATED = (
 )
 
 
-class Settings(NamedTuple):
+class DemoSettings(NamedTuple):
     """Sizes of the demo; those of ``SMOKE`` finish quickly and prove nothing."""
 
     dim: int = 16
@@ -57,7 +57,7 @@ class Settings(NamedTuple):
     seed: int = 0
 
 
-SMOKE = Settings(
+SMOKE = DemoSettings(
     dim=4,
     num_choices=300,
     num_draws=200,
@@ -68,7 +68,7 @@ SMOKE = Settings(
 )
 
 
-class Outcome(NamedTuple):
+class DemoResult(NamedTuple):
     """Where the demo's files are, and the numbers that matter."""
 
     report: Path
@@ -76,7 +76,9 @@ class Outcome(NamedTuple):
     numbers: dict[str, str]
 
 
-def demo(out: str | Path, settings: Settings = Settings(), progress: bool = True) -> Outcome:
+def demo(
+    out: str | Path, settings: DemoSettings = DemoSettings(), progress: bool = True
+) -> DemoResult:
     """Runs the whole loop and writes a report, pictures and results into the folder ``out``.
 
     Scores become simulated users; a gateway that routes at random logs their retrials; NUTS and
@@ -141,7 +143,7 @@ def simulated_log(key: jax.Array, scores: ScoreTable, num_choices: int) -> Choic
     return jax.tree.map(lambda column: column[served], rows)
 
 
-def _setups(log: ChoiceData, settings: Settings) -> dict[str, tuple[str, Setup]]:
+def _setups(log: ChoiceData, settings: DemoSettings) -> dict[str, tuple[str, Setup]]:
     """ACQB with each posterior, and its rivals; the learners all start from the same log."""
     model, sizes = load_model("disjoint_mnl"), sizes_of(log)
     draws = settings.refit_draws
@@ -172,14 +174,14 @@ def _setups(log: ChoiceData, settings: Settings) -> dict[str, tuple[str, Setup]]
 
 def _write(
     folder: Path,
-    settings: Settings,
+    settings: DemoSettings,
     scores: ScoreTable,
     rate: float,
     posteriors: tuple[Any, Any],
     infos: tuple[Any, Any],
     gap: Any,
     results: Results,
-) -> Outcome:
+) -> DemoResult:
     # Matplotlib and ArviZ's plots take seconds to import: not before they are needed.
     from cqbayes._tools.figure import save_figure
     from cqbayes.diagnostics.plots import forest_figure, rank_figure
@@ -221,7 +223,7 @@ def _write(
         folder / name
         for name in ("retrial_log.parquet", "curves.nc", "policies.csv", "posterior.csv")
     ]
-    return Outcome(report, [*pictures, *files], numbers)
+    return DemoResult(report, [*pictures, *files], numbers)
 
 
 def _numbers(nuts_info: Any, gap: Any, results: Results) -> dict[str, str]:

@@ -14,9 +14,9 @@ from cqbayes.errors import InputError
 
 torch = pytest.importorskip("torch", reason="the extra embed is not installed")
 
-from cqbayes.embeddings.contrastive import Settings, contrastive, soft_info_nce  # noqa: E402
+from cqbayes.embeddings.contrastive import TrainingSettings, contrastive, soft_info_nce  # noqa: E402
 
-SHORT = Settings(hidden=16, epochs=4, batch_size=32)
+SHORT = TrainingSettings(hidden=16, epochs=4, batch_size=32)
 
 
 def loss_by_hand(z: np.ndarray, score: np.ndarray, temperature: float, scale: float) -> float:
@@ -212,7 +212,9 @@ def test_a_killed_training_goes_on_to_the_same_result(tmp_path):
 def test_a_training_that_was_killed_past_its_best_epoch_still_knows_it(tmp_path):
     rng = np.random.default_rng(0)
     x, score = rng.normal(size=(80, 10)), rng.integers(0, 2, (80, 3)).astype(float)
-    settings = Settings(hidden=64, epochs=200, patience=3, batch_size=32, learning_rate=0.02)
+    settings = TrainingSettings(
+        hidden=64, epochs=200, patience=3, batch_size=32, learning_rate=0.02
+    )
     path = tmp_path / "training.safetensors"
     whole, curve = contrastive(x, score, 2, encoder="e", settings=settings, checkpoint=path)
     assert curve.best_epoch < len(curve.validation)
@@ -224,7 +226,9 @@ def test_a_training_that_was_killed_past_its_best_epoch_still_knows_it(tmp_path)
 def test_it_stops_early_and_goes_back_to_the_best_epoch():
     rng = np.random.default_rng(0)
     x, score = rng.normal(size=(80, 10)), rng.integers(0, 2, (80, 3)).astype(float)
-    settings = Settings(hidden=64, epochs=200, patience=3, batch_size=32, learning_rate=0.02)
+    settings = TrainingSettings(
+        hidden=64, epochs=200, patience=3, batch_size=32, learning_rate=0.02
+    )
     projection, curve = contrastive(x, score, 2, encoder="e", settings=settings)
     assert len(curve.validation) == curve.best_epoch + 3 < 200, "noise: nothing to be learnt"
     assert curve.validation[curve.best_epoch - 1] == min(curve.validation)

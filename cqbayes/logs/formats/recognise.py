@@ -12,7 +12,7 @@ from cqbayes.logs.formats.importer import importer_names, load_importer
 Signs = tuple[tuple[str, ...], ...]
 
 SURE = 2  # with so many fields, no other format is considered
-SERVICES = "services"
+SERVICES_FORMAT = "services"
 OF_SERVICES: Signs = (("query_id", "attempt", "offered"),)
 
 
@@ -59,6 +59,6 @@ read it as format litellm
 def _known() -> Mapping[str, tuple[str, Signs]]:
     found = {name: load_importer(name) for name in importer_names()}
     return {
-        SERVICES: ("a long table of services", OF_SERVICES),
+        SERVICES_FORMAT: ("a long table of services", OF_SERVICES),
         **{name: (importer.title, importer.signs) for name, importer in found.items()},
     }

@@ -47,7 +47,7 @@ DAY = 86_400.0
 Last = Literal["taken", "silent", "drop"]
 
 
-class Report(NamedTuple):
+class TurnCounts(NamedTuple):
     """Counts of turns by outcome, of the turns that were decided so far.
 
     Attributes:
@@ -80,14 +80,14 @@ class ServicesOfTurns(Iterator[pa.RecordBatch]):
     """Batches of ``SERVICES``, made as they are asked for; see :func:`services_of_turns`."""
 
     def __init__(self, batches: Iterable[pa.RecordBatch], rule: "_Rule") -> None:
-        self._report = Report()
+        self._report = TurnCounts()
         self._stream = self._made(batches, rule)
 
     def __next__(self) -> pa.RecordBatch:
         return next(self._stream)
 
     @property
-    def report(self) -> Report:
+    def report(self) -> TurnCounts:
         """Counts of the turns decided so far: of all turns once the batches are used up."""
         return self._report
 
@@ -95,11 +95,11 @@ class ServicesOfTurns(Iterator[pa.RecordBatch]):
         waiting = _Waiting()
         for part in _parts(batches):
             made, waiting, counts = _step(waiting, part, rule)
-            self._report = Report(*np.add(self._report, counts).tolist())
+            self._report = TurnCounts(*np.add(self._report, counts).tolist())
             if made.num_rows:
                 yield made
         made, _, counts = _step(waiting, None, rule)
-        self._report = Report(*np.add(self._report, counts).tolist())
+        self._report = TurnCounts(*np.add(self._report, counts).tolist())
         if made.num_rows:
             yield made
 
@@ -265,7 +265,7 @@ def _parts(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 def _step(
     before: _Waiting, part: pa.RecordBatch | None, rule: _Rule
-) -> tuple[pa.RecordBatch, _Waiting, Report]:
+) -> tuple[pa.RecordBatch, _Waiting, TurnCounts]:
     """Services that are decided by what was read so far; without a part, all that are left."""
     disordered = 0
     if part is not None:
@@ -273,7 +273,7 @@ def _step(
     rows = _joined(before.rows, part)
     failed = 0 if part is None else int(flags(part.column("failed")).sum())
     if rows.num_rows == 0:
-        return _nothing(), before._replace(rows=None), Report(disordered, disordered=disordered)
+        return _nothing(), before._replace(rows=None), TurnCounts(disordered, disordered=disordered)
     at = _places(rows)
     links = _links(rows, at)
     seen = _outcomes(rows, at, links, rule)
@@ -441,7 +441,7 @@ def _chains(rows: pa.RecordBatch, at: np.ndarray, goes_on: np.ndarray, before: _
 
 def _made(
     rows: pa.RecordBatch, at: np.ndarray, seen: _Outcomes, chain: _Chain, rule: _Rule
-) -> tuple[pa.RecordBatch, Report]:
+) -> tuple[pa.RecordBatch, TurnCounts]:
     """The services of the first answered turns, as many as ``at`` has."""
     num = len(at)
     unknown, taken = seen.unknown[:num], seen.taken[:num]
@@ -474,7 +474,7 @@ def _made(
         ],
         schema=SERVICES,
     )
-    counts = Report(
+    counts = TurnCounts(
         services=len(kept),
         dropped=num - len(kept),
         explicit=int((~unknown & ~inferred).sum()),

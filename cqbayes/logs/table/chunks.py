@@ -209,7 +209,9 @@ def _slices(batch: pa.RecordBatch, text: str | None) -> Iterator[pa.RecordBatch]
         return
     column = batch[text]
     each = np.minimum(validation.lengths(_binary(column.dictionary)), MOST_BYTES + 1)
-    sizes = np.append(each, 0)[validation.numbers(column.indices, len(each)).astype(np.int64)]
+    sizes = np.append(each, 0)[
+        validation.column_numbers(column.indices, len(each)).astype(np.int64)
+    ]
     part = np.cumsum(sizes) // MOST_BYTES_OF_BATCH
     ends = np.append(np.flatnonzero(np.diff(part)) + 1, len(batch))
     start = 0
@@ -239,7 +241,7 @@ def _cells(column: pa.Array, ours: str) -> tuple[pa.Array, np.ndarray]:
     if isinstance(column, pa.DictionaryArray) and ours == "text":
         # Check the length before a long text is written out as often as it occurs.
         each = np.append(validation.lengths(_binary(column.dictionary)) > MOST_BYTES, False)
-        index = validation.numbers(column.indices, len(each) - 1).astype(np.int64)
+        index = validation.column_numbers(column.indices, len(each) - 1).astype(np.int64)
         long = each[index]
         if long.any():
             none = pa.scalar(None, column.indices.type)

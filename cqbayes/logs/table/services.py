@@ -260,7 +260,7 @@ def _with_places(chunk: Chunk) -> pa.RecordBatch:
 
 
 def _is_retry(rows: pa.RecordBatch) -> np.ndarray:
-    return validation.is_null(rows["chosen"]) & ~validation.numbers(rows["silent"], False)
+    return validation.is_null(rows["chosen"]) & ~validation.column_numbers(rows["silent"], False)
 
 
 def _renaming(rename: Mapping[str, str]) -> dict[str, str]:

@@ -97,7 +97,7 @@ def is_null(column: pa.Array) -> Mask:
     return column.is_null().to_numpy(zero_copy_only=False)
 
 
-def numbers(column: pa.Array, otherwise: float) -> np.ndarray:
+def column_numbers(column: pa.Array, otherwise: float) -> np.ndarray:
     """Numbers or booleans, with ``otherwise`` for null."""
     return column.fill_null(otherwise).to_numpy(zero_copy_only=False)
 
@@ -105,7 +105,7 @@ def numbers(column: pa.Array, otherwise: float) -> np.ndarray:
 def lengths(column: pa.Array) -> np.ndarray:
     """Lengths of lists, or of strings in bytes; 0 for null."""
     name = "list_value_length" if pa.types.is_list(column.type) else "binary_length"
-    return numbers(pc.call_function(name, [column]), 0)
+    return column_numbers(pc.call_function(name, [column]), 0)
 
 
 def rows_of(column: pa.Array) -> np.ndarray:
@@ -127,7 +127,7 @@ def _offered(offered: pa.Array) -> Mask:
     names = offered.flatten()
     row = rows_of(offered)
     nameless = is_null(names) | (lengths(names) == 0)
-    code = numbers(names.dictionary_encode().indices, -1).astype(np.int64)
+    code = column_numbers(names.dictionary_encode().indices, -1).astype(np.int64)
     several = np.flatnonzero(count[row] > 1)
     pair = np.sort(row[several] * (len(names) + 1) + code[several] + 1)
     twice = pair[1:][pair[1:] == pair[:-1]] // (len(names) + 1)
@@ -139,14 +139,14 @@ def _offered(offered: pa.Array) -> Mask:
 def _chosen(offered: pa.Array, chosen: pa.Array) -> Mask:
     encoded = offered.flatten().dictionary_encode()
     among = pc.SetLookupOptions(value_set=encoded.dictionary)
-    wanted = numbers(pc.call_function("index_in", [chosen], among), -1)
+    wanted = column_numbers(pc.call_function("index_in", [chosen], among), -1)
     row = rows_of(offered)
-    same = wanted[row] == numbers(encoded.indices, -2)
+    same = wanted[row] == column_numbers(encoded.indices, -2)
     return ~is_null(chosen) & ~any_in_row(row, same & (wanted[row] >= 0), len(chosen))
 
 
 def _outside(column: pa.Array, least: float, most: float, otherwise: float = 0) -> Mask:
-    values = numbers(column, otherwise)
+    values = column_numbers(column, otherwise)
     return ~((values >= least) & (values <= most))
 
 
@@ -160,7 +160,7 @@ def _embedding(column: pa.Array, dim: int) -> Mask:
     if dim == 0:
         return bad | ~is_null(column)
     sound = column.filter(pa.array(~bad)) if bad.any() else column
-    flat = numbers(sound.flatten(), np.nan).reshape(-1, dim)
+    flat = column_numbers(sound.flatten(), np.nan).reshape(-1, dim)
     # A sum of squares is finite and positive where all numbers are finite and one is not 0.
     square = np.einsum("ij,ij->i", flat, flat, dtype=np.float64)
     bad[~bad] = ~(np.isfinite(square) & (square > 0))
@@ -175,10 +175,10 @@ _NAMES = ("query_id", "session_id", "user_id", "chosen")
 def _row_rules(dim: int) -> Iterator[tuple[Rule, Callable[[pa.RecordBatch], Mask]]]:
     yield TIMESTAMP, lambda rows: _timestamp(rows["timestamp"])
     yield QUERY, lambda rows: lengths(rows["query_id"]) == 0
-    yield ATTEMPT, lambda rows: numbers(rows["attempt"], 0) < 1
+    yield ATTEMPT, lambda rows: column_numbers(rows["attempt"], 0) < 1
     yield OFFERED, lambda rows: _offered(rows["offered"])
     yield CHOSEN, lambda rows: _chosen(rows["offered"], rows["chosen"])
-    yield SILENT, lambda rows: numbers(rows["silent"], False) & ~is_null(rows["chosen"])
+    yield SILENT, lambda rows: column_numbers(rows["silent"], False) & ~is_null(rows["chosen"])
     yield RETRY, lambda rows: _outside(rows["retry_probability"], 0, 1)
     yield PROPENSITY, lambda rows: _outside(rows["propensity"], _LEAST, 1, 1)
     yield WEIGHT, lambda rows: _outside(rows["weight"], 0, _MOST)
@@ -239,15 +239,15 @@ class _Queries:
         names = rows["query_id"].dictionary_encode()
         objects = names.dictionary.to_numpy(zero_copy_only=False)
         each = hash_array(objects, categorize=False)  # pyright: ignore[reportCallIssue]
-        query = each[numbers(names.indices, 0)[there]]
+        query = each[column_numbers(names.indices, 0)[there]]
         latest = query[-1]
         order = np.argsort(query, kind="stable")
         there, query = there[order], query[order]
-        time = numbers(rows["timestamp"].cast(pa.int64()), _NEVER)
+        time = column_numbers(rows["timestamp"].cast(pa.int64()), _NEVER)
         time = np.where(_timestamp(rows["timestamp"]), _NEVER, time)
         now = _Last(
             query,
-            numbers(rows["attempt"], 0)[there].astype(np.int64),
+            column_numbers(rows["attempt"], 0)[there].astype(np.int64),
             time[there],
             ~is_null(rows["chosen"])[there],
             np.full(len(there), self._batch),
@@ -385,7 +385,9 @@ class Checker:
         for rule, breaks in _row_rules(self._dim):
             code[breaks(rows) & (code == 0)] = CODE[rule]
         named = lengths(rows["query_id"])
-        counts = (named > 0) & (named <= MOST_BYTES_OF_NAME) & (numbers(rows["attempt"], 0) >= 1)
+        counts = (
+            (named > 0) & (named <= MOST_BYTES_OF_NAME) & (column_numbers(rows["attempt"], 0) >= 1)
+        )
         of_queries = self._queries.broken(rows, counts)
         code = np.where(code > 0, code, of_queries)
         if faulty is not None:

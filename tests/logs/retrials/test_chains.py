@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cqbayes.errors import InputError
-from cqbayes.logs.retrials.chains import Report, in_order, services_of_turns
+from cqbayes.logs.retrials.chains import TurnCounts, in_order, services_of_turns
 from cqbayes.logs.retrials.detector import Detector, Logistic
 from cqbayes.logs.retrials.detector_files import load_detector
 from cqbayes.logs.retrials.pairs import FEATURES, features
@@ -44,7 +44,7 @@ def _turn(turn: int, text: str = "Why?", session: str = "a", **known) -> dict:
     }
 
 
-def _made(*turns: dict, **how) -> tuple[list[dict], Report]:
+def _made(*turns: dict, **how) -> tuple[list[dict], TurnCounts]:
     stream = services_of_turns(pa.Table.from_pylist(list(turns), TURNS), DETECTOR, **how)
     rows = [row for batch in stream for row in batch.to_pylist()]
     return rows, stream.report
@@ -72,7 +72,7 @@ def test_inferred_chains_have_probabilities():
         ("a/3", 1, "llm0", None),
     ]
     counts = {"turns": 4, "services": 4, "inferred": 3, "assumed": 1, "retried": 2, "queries": 2}
-    assert _made(*turns)[1] == Report(**counts)
+    assert _made(*turns)[1] == TurnCounts(**counts)
     assert [row[1] for row in _seen(*turns, threshold=0.95)] == [1, 1, 1, 1]
 
 
