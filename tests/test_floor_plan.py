@@ -122,6 +122,26 @@ def test_every_room_says_what_it_is_for_and_what_it_may_import():
             assert len(tree.body) == 1, name
 
 
+TESTS = Path(__file__).parent
+ROOMS = [
+    folder for folder in sorted(TESTS.rglob("*")) if folder.is_dir() and list(folder.glob("*.py"))
+]
+
+
+@pytest.mark.parametrize("folder", ROOMS, ids=lambda folder: folder.relative_to(TESTS).as_posix())
+def test_tests_are_where_the_name_of_their_module_says(folder):
+    """A file's are ``test_<file>.py``, with more in the name if need be; a room's, its name."""
+    place = folder.relative_to(TESTS)
+    room = TESTS.parent / place if place.parts[0] in ("models", "data") else HOUSE / place
+    known = {path.stem for path in room.iterdir() if path.stem != "__init__"} | {folder.name}
+    lost = [
+        path.name
+        for path in folder.glob("test_*.py")
+        if not any(f"{path.stem}_".startswith(f"test_{name}_") for name in known)
+    ]
+    assert lost == []
+
+
 def loaded(code: str) -> set[str]:
     """What a fresh process has loaded of the package after some code."""
     report = (

@@ -1,4 +1,4 @@
-"""Policies that see no context, and the greedy ones: counts, draws and exploration rates."""
+"""Policies that see no context: counts, draws of betas, and exploration of Q-ThS."""
 
 import equinox as eqx
 import jax
@@ -7,19 +7,17 @@ import numpy as np
 import pytest
 from seen import seen
 
-from cqbayes.choice.data import Situation
 from cqbayes.environments.environment import Action
-from cqbayes.errors import InputError
-from cqbayes.policies import belief
 from cqbayes.policies.beta_thompson import Counts, beta_thompson
-from cqbayes.policies.epsilon_greedy import epsilon_greedy
-from cqbayes.policies.greedy import greedy
 from cqbayes.policies.policy import Policy
 from cqbayes.policies.q_ths import q_ths
-from cqbayes.preference import Sizes, utilities
 
 NUM_LLMS, DIM, DRAWS = 4, 3, 20_000
+
+
 WAIT = np.array([3, 9, 1, 7, 4])  # the query in place 1 is the oldest
+
+
 ROOM = seen(np.random.default_rng(0).normal(size=(5, DIM)) / 2, wait=WAIT)
 
 
@@ -84,45 +82,3 @@ def test_q_ths_explores_at_its_rate_and_only_assortments(t, factor):
     rate = min(1.0, factor * NUM_LLMS * np.log(t) ** 2 / t)
     expected = np.full(NUM_LLMS, rate / NUM_LLMS) + (1 - rate) * (np.arange(NUM_LLMS) == 0)
     assert _within(np.asarray(done.offered).mean(axis=0), expected)
-
-
-def _learnt(policy: Policy, choices):
-    data, _ = choices(seed=1, num_obs=100, slate_size=2)
-    return policy.update(jax.random.key(0), policy.init(jax.random.key(0)), data)
-
-
-def _best_under_the_mean(state) -> tuple[int, set[int]]:
-    posterior = state.posterior
-    utility = utilities(posterior.model, posterior.mean(), Situation(ROOM.context))
-    odds = np.exp(np.asarray(utility, np.float64))
-    two = np.sort(odds, axis=1)[:, -2:].sum(axis=1)
-    query = int(np.argmax(two))
-    return query, set(np.argsort(odds[query])[-2:].tolist())
-
-
-def test_greedy_serves_what_is_best_under_the_posterior_mean(choices, disjoint_mnl):
-    policy = greedy(belief.online(disjoint_mnl(), Sizes(NUM_LLMS, DIM)), 2)
-    state = _learnt(policy, choices)
-    query, chosen = _best_under_the_mean(state)
-    for seed in range(5):
-        action = policy.select(jax.random.key(seed), state, ROOM)
-        assert (int(action.query), set(np.flatnonzero(action.offered))) == (query, chosen)
-
-
-@pytest.mark.parametrize("epsilon", [0.0, 0.1, 0.5, 1.0])
-def test_epsilon_greedy_explores_at_a_constant_rate(choices, disjoint_mnl, epsilon):
-    how = belief.online(disjoint_mnl(), Sizes(NUM_LLMS, DIM))
-    policy = epsilon_greedy(how, NUM_LLMS, 2, epsilon)
-    state = _learnt(policy, choices)
-    query, chosen = _best_under_the_mean(state)
-    pairs = 5 * 6  # queries, and assortments of two of four LLMs
-    for t in (1, 1_000):
-        done = _actions(policy, state, ROOM._replace(round=jnp.array(t)))
-        best = (done.query == query) & np.asarray(done.offered)[:, list(chosen)].all(axis=1)
-        assert _within(1 - best.mean(), np.array(epsilon * (1 - 1 / pairs)))
-
-
-def test_epsilon_is_a_probability(disjoint_mnl):
-    how = belief.online(disjoint_mnl(), Sizes(NUM_LLMS, DIM))
-    with pytest.raises(InputError, match=r"epsilon to be a probability in \[0, 1\], got 1\.5"):
-        epsilon_greedy(how, NUM_LLMS, epsilon=1.5)
