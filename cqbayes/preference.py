@@ -18,6 +18,7 @@ from numpyro import handlers
 from numpyro.distributions import Distribution, biject_to
 
 from cqbayes._tools import discovery
+from cqbayes.choice.channels import Rates, Seen, followed_by
 from cqbayes.choice.data import OPTIONAL, SILENCE, ChoiceData, Situation
 from cqbayes.choice.mnl import MNL
 from cqbayes.errors import InputError
@@ -36,10 +37,10 @@ class Sizes(NamedTuple):
 
 
 class Linear(NamedTuple):
-    """Declares that a model's utilities are ``u_j = w_j . z(x)``: the fast likelihood is then used.
+    """Declares that a model's utilities are ``u_j = w_j . z``: the fast likelihood is then used.
 
     Attributes:
-        features: ``context [dim] -> z [feature]``.
+        features: ``Situation -> z [feature]``.
         weights: ``params -> w [llm, feature]``.
         prior_sd: ``Sizes -> [feature]``, prior standard deviations of the weights, the same for
             every LLM. Only for priors under which weights are independent and Gaussian with mean 0.
@@ -48,7 +49,7 @@ class Linear(NamedTuple):
             needs it too.
     """
 
-    features: Callable[[Array], Array]
+    features: Callable[[Situation], Array]
     weights: Callable[[Any], Array]
     prior_sd: Callable[[Sizes], Array] | None = None
     to_params: Callable[[Array], Any] | None = None
@@ -59,16 +60,34 @@ def mnl(params: Any, utility: Array, offered: Array) -> Distribution:
     return MNL(utility, offered)
 
 
+class Channel(NamedTuple):
+    """The outcome of a log that hides some choices, or records them wrongly.
+
+    Attributes:
+        rates: ``params ->`` the matrix of :mod:`cqbayes.choice.channels`.
+        silence: whether the log can show silence.
+    """
+
+    rates: Callable[[Any], Rates]
+    silence: bool = False
+
+    def __call__(self, params: Any, utility: Array, offered: Array) -> Distribution:
+        return Seen(utility, offered, self.rates(params), self.silence)
+
+
+Outcome = Callable[[Any, Array, Array], Distribution]
+
+
 class PreferenceModel(NamedTuple):
     """A belief about users, written for one query; the library maps it over rows.
 
     Attributes:
         prior: ``Sizes -> params``, with NumPyro sample sites inside.
         utility: ``(params, Situation) -> utilities [llm]``, log-odds against a retry.
-        outcome: ``(params, utilities, offered) -> NumPyro distribution`` of the choice.
+        outcome: ``(params, utilities, offered) -> NumPyro distribution`` of the choice: ``mnl``, a
+            :class:`Channel`, or any other.
         linear: set if utilities are linear in known features.
         needs: optional columns of the data that the utility uses.
-        silence: whether the outcome gives silence a probability.
         dims: names of the dimensions of sites, as ``(site, (dimension, ...))``. Other sites take
             the names of their plates.
         coords: values along dimensions that only this model has, as ``(dimension, (value, ...))``.
@@ -80,19 +99,71 @@ class PreferenceModel(NamedTuple):
 
     prior: Callable[[Sizes], Any]
     utility: Callable[[Any, Situation], Float[Array, " llm"]]
-    outcome: Callable[[Any, Array, Array], Distribution] = mnl
+    outcome: Outcome = mnl
     linear: Linear | None = None
     needs: tuple[str, ...] = ()
-    silence: bool = False
     dims: tuple[tuple[str, tuple[str, ...]], ...] = ()
     coords: tuple[tuple[str, tuple[Any, ...]], ...] = ()
     canonical: Callable[[Sites], Sites] | None = None
     name: str = ""
     settings: tuple[tuple[str, Any], ...] = ()
 
+    @property
+    def silence(self) -> bool:
+        """Whether the outcome gives silence a probability."""
+        return getattr(self.outcome, "silence", False)
+
     def __repr__(self) -> str:
         given = ", ".join(f"{name}={value!r}" for name, value in self.settings)
         return f"{self.name or 'PreferenceModel'}({given})"
+
+
+def nested(base: PreferenceModel) -> PreferenceModel:
+    """``base`` as the part of a wrapper whose params hold those of the base as ``"base"``.
+
+    A wrapper replaces its prior, and what it changes.
+    """
+    inner, linear = base.outcome, base.linear
+
+    def utility(params: Any, at: Situation) -> Array:
+        return base.utility(params["base"], at)
+
+    def outcome(params: Any, utility: Array, offered: Array) -> Distribution:
+        return inner(params["base"], utility, offered)
+
+    if isinstance(inner, Channel):
+        outcome = Channel(lambda params: inner.rates(params["base"]), inner.silence)
+    elif inner is mnl:
+        outcome = mnl  # the same function: other code tests ``outcome is mnl``
+    if linear is not None:
+        weights = linear.weights
+        linear = Linear(linear.features, lambda params: weights(params["base"]))
+    return base._replace(utility=utility, outcome=outcome, linear=linear)
+
+
+def shown_through(
+    model: PreferenceModel, rates: Callable[[Any], Rates], silence: bool = False
+) -> Channel:
+    """The outcome of ``model`` as a further channel shows it.
+
+    Args:
+        model: a model of a clean log, or of one that a channel shows.
+        rates: ``params ->`` the matrix of :mod:`cqbayes.choice.channels`.
+        silence: whether the further channel can show silence.
+
+    Raises:
+        InputError: for a model with another outcome.
+    """
+    before = model.outcome
+    if before is mnl:
+        return Channel(rates, silence)
+    if not isinstance(before, Channel):
+        raise InputError(
+            f"channels: expected a model whose outcome is mnl or a Channel, got one of {model!r}; "
+            "write the outcome of both together"
+        )
+    first = before.rates
+    return Channel(lambda p: followed_by(first(p), rates(p)), silence or before.silence)
 
 
 _Settings = ParamSpec("_Settings")

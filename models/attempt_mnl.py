@@ -16,16 +16,17 @@ The posterior is log-concave if that of the base model is. Source: ours; the pri
 walk of a dynamic linear model, West and Harrison (1997).
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
 import numpyro
 from jaxtyping import Array, Float
-from numpyro.distributions import Distribution, Normal
+from numpyro.distributions import Normal
 
 from cqbayes.choice.data import Situation
 from cqbayes.errors import InputError
-from cqbayes.preference import PreferenceModel, Sizes, mnl, preference_model
+from cqbayes.preference import Linear, PreferenceModel, Sizes, nested, preference_model
 
 from .disjoint_mnl import MODEL as DISJOINT
 
@@ -58,24 +59,40 @@ def attempt_mnl(
         shift = numpyro.deterministic("shift", jnp.cumsum(step))
         return {"base": base.prior(sizes), "shift": shift}
 
-    def utility(params: dict[str, Any], at: Situation) -> Float[Array, " llm"]:
+    def reached(at: Situation) -> Float[Array, " attempt"]:
+        """1 for the shift of this attempt, 0 for the others."""
         assert at.attempt is not None
-        reached = jnp.arange(2, levels + 1) == jnp.minimum(at.attempt, levels)
-        return base.utility(params["base"], at) + jnp.sum(jnp.where(reached, params["shift"], 0))
+        return (jnp.arange(2, levels + 1) == jnp.minimum(at.attempt, levels)).astype(float)
 
-    def outcome(params: dict[str, Any], utility: Array, offered: Array) -> Distribution:
-        return base.outcome(params["base"], utility, offered)
+    def utility(params: dict[str, Any], at: Situation) -> Float[Array, " llm"]:
+        return base.utility(params["base"], at) + jnp.sum(reached(at) * params["shift"])
 
-    return base._replace(
+    inside = nested(base)
+    linear = inside.linear
+    if linear is not None:
+        linear = _with_shift(linear, reached)
+    return inside._replace(
         prior=prior,
         utility=utility,
-        # The plain outcome is kept as the same function: other code tests ``outcome is mnl``.
-        outcome=mnl if base.outcome is mnl else outcome,
-        linear=None,
+        linear=linear,
         needs=(*base.needs, "attempt"),
         dims=(*base.dims, ("shift", ("attempt",))),
         coords=(*base.coords, ("attempt", tuple(range(2, levels + 1)))),
     )
+
+
+def _with_shift(linear: Linear, reached: Callable[[Situation], Array]) -> Linear:
+    """Linear utilities with one more feature for each shift, of the same weight for all LLMs."""
+
+    def features(at: Situation) -> Float[Array, " feature"]:
+        return jnp.concatenate([linear.features(at), reached(at)])
+
+    def weights(params: dict[str, Any]) -> Float[Array, "llm feature"]:
+        own, shift = linear.weights(params), params["shift"]
+        same = jnp.broadcast_to(shift, (len(own), shift.size))
+        return jnp.concatenate([own, same], axis=1)
+
+    return Linear(features, weights)
 
 
 MODEL = attempt_mnl()

@@ -52,8 +52,9 @@ def disjoint_mnl(
         slope = params["theta"] @ at.context
         return slope + params["intercept"] if intercept else slope
 
-    def features(context: Float[Array, " dim"]) -> Float[Array, " feature"]:
-        return jnp.concatenate([jnp.ones_like(context[:1]), context]) if intercept else context
+    def features(at: Situation) -> Float[Array, " feature"]:
+        x = at.context
+        return jnp.concatenate([jnp.ones_like(x[:1]), x]) if intercept else x
 
     def feature_sd(sizes: Sizes) -> Float[Array, " feature"]:
         return jnp.array([intercept_sd] * intercept + [prior_sd] * sizes.dim)

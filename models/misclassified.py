@@ -27,15 +27,12 @@ discrete-response setting, for one LLM, with ``c + d > 1``. Several LLMs, and th
 
 from typing import Any
 
-import jax.numpy as jnp
 import numpyro
-from jaxtyping import Array, Float
 from numpyro.distributions import Beta
 
-from cqbayes.choice.channels import LogShares, Outcomes, log_shares, log_sum, log_total
-from cqbayes.choice.data import Situation
+from cqbayes.choice.channels import Rates, channel_rates
 from cqbayes.errors import InputError
-from cqbayes.preference import PreferenceModel, Sizes, preference_model
+from cqbayes.preference import PreferenceModel, Sizes, nested, preference_model, shown_through
 
 from .disjoint_mnl import MODEL as DISJOINT
 
@@ -55,6 +52,7 @@ def misclassified(
         specificity: Beta prior of the probability that an acceptance is seen as one.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> base = {"intercept": jnp.zeros(1), "theta": jnp.zeros((1, 2))}
         >>> params = {"base": base, "sensitivity": 0.8, "specificity": 0.9}
         >>> law = MODEL.outcome(params, jnp.zeros(1), jnp.array([True]))
@@ -68,24 +66,12 @@ def misclassified(
         hit = numpyro.deterministic("sensitivity", known + (1 - known) * (1 - kept))
         return {"base": base.prior(sizes), "sensitivity": hit, "specificity": kept}
 
-    def utility(params: dict[str, Any], at: Situation) -> Float[Array, " llm"]:
-        return base.utility(params["base"], at)
+    def rates(params: dict[str, Any]) -> Rates:
+        hit, kept = params["sensitivity"], params["specificity"]
+        return channel_rates(retry=(hit, 1 - hit, 0), taken=(1 - kept, kept, 0))
 
-    def outcome(params: dict[str, Any], utility: Array, offered: Array) -> Outcomes:
-        done = log_shares(base.outcome(params["base"], utility, offered), offered.shape[-1])
-        right = jnp.stack([params["sensitivity"], params["specificity"]])
-        (hit, kept), (missed, taken_back) = jnp.log(right), jnp.log1p(-right)
-        num_offered = jnp.sum(offered, axis=-1)
-        share_of_missed = missed + done.retry - jnp.log(jnp.maximum(num_offered, 1))
-        seen_taken = log_sum(kept + done.taken, share_of_missed[..., None])
-        seen_retry = log_sum(hit + done.retry, taken_back + log_total(done.taken))
-        return LogShares(
-            retry=jnp.where(num_offered > 0, seen_retry, done.retry),
-            taken=jnp.where(offered, seen_taken, -jnp.inf),
-            silent=done.silent,
-        ).joined()
-
-    return base._replace(prior=prior, utility=utility, outcome=outcome, linear=None)
+    inside = nested(base)
+    return inside._replace(prior=prior, outcome=shown_through(inside, rates))
 
 
 def priors_from_labels(

@@ -20,10 +20,10 @@ from typing import Any
 
 import numpyro
 from jaxtyping import Array, Float
-from numpyro.distributions import Distribution, HalfNormal, Normal
+from numpyro.distributions import HalfNormal, Normal
 
 from cqbayes.choice.data import Situation
-from cqbayes.preference import PreferenceModel, Sizes, mnl, preference_model
+from cqbayes.preference import PreferenceModel, Sizes, nested, preference_model
 
 from .disjoint_mnl import MODEL as DISJOINT
 
@@ -55,14 +55,9 @@ def user_mnl(base: PreferenceModel = DISJOINT, spread_sd: float = 1.0) -> Prefer
         effect = params["user_effect"].at[at.user].get(mode="fill", fill_value=0)
         return base.utility(params["base"], at) + effect
 
-    def outcome(params: dict[str, Any], utility: Array, offered: Array) -> Distribution:
-        return base.outcome(params["base"], utility, offered)
-
-    return base._replace(
+    return nested(base)._replace(
         prior=prior,
         utility=utility,
-        # The plain outcome is kept as the same function: other code tests ``outcome is mnl``.
-        outcome=mnl if base.outcome is mnl else outcome,
         linear=None,
         needs=(*base.needs, "user"),
         dims=(*base.dims, ("user_effect", ("user",))),

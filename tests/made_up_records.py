@@ -1,21 +1,23 @@
 """Reading made-up records of one log format, and what such records are made of."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from cqbayes.logs.records import Turns, read_turns
+from cqbayes.logs.formats.importer import Request
+from cqbayes.logs.formats.messages import chain, digest
+from cqbayes.logs.records import Requests, read_requests
 
 START = datetime(2025, 6, 1, 12, tzinfo=UTC)
 
 
-def read(tmp_path, importer, *found: Any) -> Turns:
+def read(tmp_path, importer, *found: Any) -> Requests:
     path = tmp_path / "log.jsonl"
     path.write_text("".join(json.dumps(one) + "\n" for one in found))
-    return read_turns(importer.IMPORTER, path)
+    return read_requests(importer.IMPORTER, path)
 
 
-def all_rows(stream: Turns) -> list[dict[str, Any]]:
+def all_rows(stream: Requests) -> list[dict[str, Any]]:
     rows = [row for batch in stream for row in batch.to_pylist()]
     assert stream.report.set_aside == {}
     return rows
@@ -67,20 +69,31 @@ ANTHROPIC_TURN = [
         "content": [*ANTHROPIC_STEP[-1]["content"], {"type": "text", "text": "And in Rome?"}],
     },
 ]
-OF_TURN = {
-    "session_id": "s",
-    "turn": 1,
-    "user_id": "ann",
-    "timestamp": START,
-    "model": "gpt-4o",
-    "text": "Why? ",
-    "response_chars": 8,
-    "language": None,
-    "latency": 2.5,
-    "cost": 0.00325,
-    "failed": False,
-    "regenerated": None,
-    "feedback": None,
-    "accepted": None,
-    "repeated": True,
+SAID = [{"role": "system", "content": "Be kind."}, *said("Why?", "So.", "Why? ")]
+# What an importer says of a request with these messages, without its ids and what it is for.
+WHY = digest("Why?")
+OF_REQUEST = {
+    **Request(
+        session="s",
+        user="ann",
+        start=START,
+        end=START + timedelta(seconds=2.5),
+        llm="gpt-4o",
+        failed=False,
+        latency=2.5,
+        cost=0.00325,
+        response_chars=8,
+        answer=digest("Because."),
+        turn=1,
+        text="Why? ",
+        message=WHY,
+        before=WHY,
+        opening=WHY,
+        asked=chain(None, WHY),
+        history=chain(chain(None, "user", WHY), "assistant", digest("So.")),
+        system=chain(None, digest("Be kind.")),
+        after=0,
+        tools=False,
+    )._asdict(),
+    "marks": [],
 }

@@ -45,7 +45,9 @@ class Format(NamedTuple):
 
     Attributes:
         write: turns, in order, to records.
-        holds: columns of TURNS that come back as they were; all others are null.
+        holds: columns of REQUESTS that come back as they were; of the others, those in ``FACTS``
+            are null.
+        digests: columns with digests that it has, of messages and answers.
         attempts: whether requests that failed, or were answered once more, stand beside each other.
         schema: of Parquet, where the format is known in it.
         expected: what comes back instead, of a column that the format holds in its own way.
@@ -53,6 +55,7 @@ class Format(NamedTuple):
 
     write: Callable[[Sequence[Turn]], list[dict[str, Any]]]
     holds: tuple[str, ...]
+    digests: tuple[str, ...]
     attempts: bool = False
     schema: pa.Schema | None = None
     expected: Callable[[Sequence[Turn]], list[dict[str, Any]]] = lambda turns: [
@@ -109,23 +112,26 @@ def settled(turns: Sequence[Turn]) -> list[Turn]:
 
 
 def row(turn: Turn) -> dict[str, Any]:
-    """What a format that holds everything would give back, in TURNS."""
+    """What a format that holds everything would give back, in REQUESTS."""
     return {
-        "session_id": turn.session,
-        "turn": turn.turn,
-        "user_id": turn.user,
-        "timestamp": turn.at,
-        "model": turn.model,
-        "text": turn.text,
-        "response_chars": None if turn.answer is None else len(turn.answer),
-        "language": "German",
-        "latency": turn.latency,
-        "cost": turn.cost,
+        "session": turn.session,
+        "user": turn.user,
+        "start": turn.at,
+        "end": turn.at + timedelta(seconds=turn.latency),
+        "place": turn.turn,
+        "llm": turn.model,
+        "attempts": int(turn.again),
         "failed": turn.failed,
-        "regenerated": False if turn.again else None,
         "feedback": turn.feedback,
         "accepted": turn.accepted,
-        "repeated": turn.repeated,
+        "latency": turn.latency,
+        "cost": turn.cost,
+        "language": "German",
+        "response_chars": None if turn.answer is None else len(turn.answer),
+        "turn": turn.turn,
+        "text": turn.text,
+        "after": 0,
+        "tools": False,
     }
 
 
@@ -155,10 +161,11 @@ def _stamp(at: datetime) -> str:
 
 def _wildchat(turns: Sequence[Turn]) -> list[dict[str, Any]]:
     def of(turn: Turn) -> list[dict[str, Any]]:
-        shared = {"hashed_ip": turn.user, "language": "German", "timestamp": _stamp(turn.at)}
-        said = [{"role": "user", "content": turn.text, **shared}]
+        shared = {"hashed_ip": turn.user, "language": "German"}
+        said = [{"role": "user", "content": turn.text, "timestamp": _stamp(turn.at), **shared}]
         if turn.answer is not None:
-            said.append({"role": "assistant", "content": turn.answer, **shared})
+            end = _stamp(turn.at + timedelta(seconds=turn.latency))
+            said.append({"role": "assistant", "content": turn.answer, "timestamp": end, **shared})
         return said
 
     return [
@@ -399,7 +406,7 @@ def _realhumaneval(turns: Sequence[Turn]) -> list[dict[str, Any]]:
 def _of_realhumaneval(turns: Sequence[Turn]) -> list[dict[str, Any]]:
     """Times have no date there."""
     return [
-        {**row(turn), "timestamp": EPOCH + timedelta(seconds=seconds)}
+        {**row(turn), "start": EPOCH + timedelta(seconds=seconds)}
         for turn, seconds in zip(turns, _seconds(turns), strict=True)
     ]
 
@@ -412,13 +419,16 @@ _IN_WILDCHAT = {
     "content": pa.string(),
     "role": pa.string(),
 }
-_BASE = ("session_id", "turn", "model", "text", "response_chars", "repeated")
-_REQUEST = (*_BASE, "user_id", "timestamp", "latency", "failed")
+_BASE = ("session", "turn", "llm", "text", "response_chars", "after", "tools")
+_REQUEST = (*_BASE, "user", "start", "end", "failed")
+_DIGESTS = ("message", "answer", "before", "opening", "asked", "history")
+FACTS = tuple(row(simulate(0)[0]))
 
 FORMATS: dict[str, Format] = {
     "wildchat": Format(
         _wildchat,
-        (*_BASE, "user_id", "timestamp", "language"),
+        (*_BASE, "place", "user", "start", "end", "language"),
+        _DIGESTS,
         schema=pa.schema(
             [
                 ("conversation_hash", pa.string()),
@@ -432,7 +442,8 @@ FORMATS: dict[str, Format] = {
     ),
     "lmsys": Format(
         _lmsys,
-        (*_BASE, "language"),
+        (*_BASE, "place", "language"),
+        _DIGESTS,
         schema=pa.schema(
             [
                 ("conversation_id", pa.string()),
@@ -447,7 +458,8 @@ FORMATS: dict[str, Format] = {
     ),
     "openai_chat": Format(
         _openai_chat,
-        (*_BASE, "user_id", "timestamp"),
+        (*_BASE, "place", "user", "start"),
+        _DIGESTS,
         schema=pa.schema(
             [
                 ("id", pa.string()),
@@ -459,7 +471,8 @@ FORMATS: dict[str, Format] = {
     ),
     "realhumaneval": Format(
         _realhumaneval,
-        (*_BASE, "user_id", "timestamp", "accepted"),
+        (*_BASE, "place", "user", "start", "accepted"),
+        ("message",),
         schema=pa.schema(
             [
                 ("programmer_id", pa.int64()),
@@ -478,9 +491,19 @@ FORMATS: dict[str, Format] = {
         ),
         expected=_of_realhumaneval,
     ),
-    "litellm": Format(_litellm, (*_REQUEST, "cost", "regenerated"), attempts=True),
-    "langfuse": Format(
-        _langfuse, (*_REQUEST, "cost", "regenerated", "feedback", "accepted"), attempts=True
+    "litellm": Format(
+        _litellm, (*_REQUEST, "cost", "latency", "attempts"), _DIGESTS, attempts=True
     ),
-    "opentelemetry": Format(_opentelemetry, (*_REQUEST, "feedback", "accepted"), attempts=True),
+    "langfuse": Format(
+        _langfuse,
+        (*_REQUEST, "cost", "latency", "feedback", "accepted"),
+        _DIGESTS,
+        attempts=True,
+    ),
+    "opentelemetry": Format(
+        _opentelemetry,
+        (*_REQUEST, "latency", "feedback", "accepted"),
+        _DIGESTS,
+        attempts=True,
+    ),
 }

@@ -35,10 +35,11 @@ def data(choices):
         (lambda: disjoint_mnl(wings=2), "disjoint_mnl: expected settings among prior_sd"),
         (lambda: low_rank_mnl(rank=1.5), "expected rank to be a positive integer, got 1.5"),
         (lambda: attempt_mnl(levels=1), "expected levels of 2 or more"),
-        (lambda: abandonment(leave=(0, 0)), "expected leave to be two positive numbers"),
-        (lambda: abandonment(leave=0.3), "expected leave to be two positive numbers"),
+        (lambda: abandonment(leaves=(0, 0)), "expected leaves to be the two positive numbers"),
+        (lambda: abandonment(leaves=(1.0, 2.0, 3.0)), "expected leaves to be the two positive"),
+        (lambda: abandonment(leaves=-0.3), "the sd of an angle, got -0.3"),
         (lambda: abandonment("disjoint_mnl"), "expected base to be a model"),
-        (lambda: abandonment(acknowledged=(1.0, 1.0, 1.0)), "acknowledged to be a probability"),
+        (lambda: abandonment(goes_on=(1.0, 1.0, 1.0)), "goes_on to be a probability"),
     ],
 )
 def test_settings_of_models(make, message):
@@ -48,7 +49,7 @@ def test_settings_of_models(make, message):
 
 
 def test_settings_come_in_any_form():
-    assert abandonment(leave=[2.0, 4.0]) is abandonment(leave=(2.0, 4.0))
+    assert abandonment(leaves=[2.0, 4.0]) is abandonment(leaves=(2.0, 4.0))
     assert disjoint_mnl(prior_sd=np.float32(1)) == disjoint_mnl(prior_sd=1.0)
 
 

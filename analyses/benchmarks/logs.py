@@ -3,8 +3,9 @@
 #
 # Logs are generated (nobody's data: simulated). One of services streams through reading, validation
 # and into minibatches of choice data; one of turns, with text, through the detection of retrials
-# into minibatches: process CPU seconds and the most memory that the process held, at two sizes, so
-# that it shows whether memory grows with the log. The rival of the first is pandas, which reads the
+# into minibatches; and one of a gateway's requests, as JSON Lines, becomes turns in memory: process
+# CPU seconds and the most memory that the process held, at two sizes, so that it shows whether
+# memory grows with the log. The rival of the first is pandas, which reads the
 # file whole and does the same in memory, at a size that fits. Each is measured in a process of its
 # own.
 #
@@ -31,11 +32,20 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
-from cqbayes import choice_data, codes_of, minibatches, provenance, read_services, replacing
+from cqbayes import (
+    choice_data,
+    codes_of,
+    load_importer,
+    minibatches,
+    provenance,
+    read_services,
+    replacing,
+)
 from cqbayes._tools.tables import unit_rows
 from cqbayes.logs.choices import Codes
 from cqbayes.logs.retrials import chains
 from cqbayes.logs.schema import TURNS
+from cqbayes.logs.turns import read_turns
 
 try:
     import resource
@@ -46,7 +56,7 @@ DIM = 8
 LLMS = [f"llm-{i}" for i in range(8)]
 PIECE = 500_000  # rows that are generated at a time
 SIZE = 8_192  # of a minibatch
-MOST_OF_PEER = 2_000_000
+MOST_OF_PEER = 2_000_000  # also of requests, which become turns in memory
 Row = dict[str, object]
 
 
@@ -108,12 +118,36 @@ def generated_turns(rows: int) -> Iterator[pa.Table]:
             "timestamp": pa.array(moment).cast(pa.timestamp("us", "UTC")),
             "model": pa.array(LLMS).take(pa.array(rng.integers(0, len(LLMS), count))),
             "text": asked.take(pa.array(topic + len(said) * again)),
+            "guessed": pa.array(np.zeros(count, bool)),
             "repeated": pa.array(np.zeros(count, bool)),
         }
         absent = {
             field.name: pa.nulls(count, field.type) for field in TURNS if field.name not in columns
         }
         yield pa.table({**columns, **absent}).select(TURNS.names).cast(TURNS)
+
+
+def write_requests(path: Path, pieces: Iterator[pa.Table]) -> None:
+    """Turns as LiteLLM logs them, each request with all messages before it."""
+    answer = {"role": "assistant", "content": "port contract exceed " * 10}
+    with path.open("w") as file:
+        for piece in pieces:
+            said: list[dict[str, str]] = []
+            for turn in piece.to_pylist():
+                start = turn["timestamp"].timestamp()
+                said = [*(said if turn["turn"] else []), {"role": "user", "content": turn["text"]}]
+                payload = {
+                    "call_type": "acompletion",
+                    "session_id": turn["session_id"],
+                    "model": turn["model"],
+                    "messages": said,
+                    "response": {"choices": [{"message": answer}]},
+                    "status": "success",
+                    "startTime": start,
+                    "endTime": start + 5,
+                }
+                file.write(json.dumps(payload) + "\n")
+                said = [*said, answer]
 
 
 def write(path: Path, pieces: Iterator[pa.Table]) -> None:
@@ -136,6 +170,11 @@ def detected(path: Path) -> int:
     """Ours, from turns: what was asked again is detected on the way; contexts are not measured."""
     turns = pq.ParquetFile(path).iter_batches(65_536)
     return _counted(chains.services_of_turns(turns), Codes(tuple(LLMS)), context=_ones)
+
+
+def interpreted(path: Path) -> int:
+    """Ours, from a gateway's requests to turns, which are held in memory."""
+    return read_turns(load_importer("litellm"), path).turns.num_rows
 
 
 def _counted(stream: Iterable[pa.RecordBatch], codes: Codes, **options: Any) -> int:
@@ -184,7 +223,12 @@ def in_memory(path: Path) -> int:
 
 
 # %%
-WAYS = {"streamed": streamed, "pandas": in_memory, "detected": detected}
+WAYS = {
+    "streamed": streamed,
+    "pandas": in_memory,
+    "detected": detected,
+    "interpreted": interpreted,
+}
 
 
 def measured(way: str, path: Path) -> dict[str, float]:
@@ -211,13 +255,15 @@ def compared(rows: int, folder: Path) -> list[Row]:
     """Ours at a quarter of the rows and at all of them; the rival at what fits."""
     found: list[Row] = []
     two = (rows // 4, rows)
-    sizes = {"streamed": two, "pandas": (min(rows // 4, MOST_OF_PEER),), "detected": two}
+    held = min(rows // 4, MOST_OF_PEER)
+    sizes = {"streamed": two, "pandas": (held,), "detected": two, "interpreted": (held // 4, held)}
     for way, each in sizes.items():
-        pieces = generated_turns if way == "detected" else generated
+        pieces = generated_turns if way in ("detected", "interpreted") else generated
         for size in each:
-            path = folder / f"simulated-{size}-{pieces.__name__}.parquet"
+            suffix = "jsonl" if way == "interpreted" else "parquet"
+            path = folder / f"simulated-{size}-{pieces.__name__}.{suffix}"
             if not path.exists():
-                write(path, pieces(size))
+                (write_requests if way == "interpreted" else write)(path, pieces(size))
             result = measured(way, path)
             found.append({"way": way, "rows": size, "rows_per_second": size / result["seconds"]})
             found[-1] |= result
@@ -226,7 +272,8 @@ def compared(rows: int, folder: Path) -> list[Row]:
 
 def show(found: list[Row]) -> None:
     table = Table(
-        title="Simulated logs, in minibatches: streamed from services, detected from turns"
+        title="Simulated logs: streamed from services and detected from turns, in minibatches; "
+        "interpreted from requests"
     )
     for column in ("way", "rows", "kept", "rows/s of CPU", "CPU seconds", "most memory, MB"):
         table.add_column(column, justify="left" if column == "way" else "right")

@@ -51,13 +51,17 @@ import jax.numpy as jnp
 import numpy as np
 import peers
 from arviz_base import from_dict
+from cqbayes.models.abandonment import abandonment
+from cqbayes.models.attempt_mnl import attempt_mnl
 from cqbayes.models.disjoint_mnl import disjoint_mnl
+from cqbayes.models.misclassified import misclassified
 from peers import Chains, Rows
 from rich.console import Console
 from rich.table import Table
 
 import cqbayes
 from cqbayes import ChoiceData, Sizes, load_engine, provenance, replacing
+from cqbayes.choice.data import SILENCE
 from cqbayes.inference import online
 from cqbayes.posterior.log_densities import log_posterior
 from cqbayes.simulation.prng import fast_key
@@ -81,6 +85,7 @@ class Scale(NamedTuple):
     huge: int = 1_000_000
     xlogit: int = 10_000
     online: int = 4_000
+    logs: tuple[int, ...] = (20_000, 1_000_000)
     chains: Chains = Chains(warmup=500, draws=500, chains=4)
     repeats: int = 5
 
@@ -91,6 +96,7 @@ QUICK = Scale(
     huge=50_000,
     xlogit=500,
     online=500,
+    logs=(2_000,),
     chains=Chains(warmup=150, draws=150, chains=1),
     repeats=3,
 )
@@ -543,6 +549,61 @@ def xlogit(scale: Scale) -> list[Row]:
 
 
 # %% [markdown]
+# ## Models of logs
+#
+# Logs of turns show one LLM a row, hide some choices and mistake others.
+
+
+# %%
+MODELS_OF_LOGS = {
+    "disjoint_mnl": disjoint_mnl(),
+    "attempt_mnl": attempt_mnl(),
+    "abandonment": abandonment(goes_on=(2.0, 2.0)),
+    "misclassified": misclassified(),
+    "misclassified(abandonment(attempt_mnl))": misclassified(
+        abandonment(attempt_mnl(), goes_on=(2.0, 2.0))
+    ),
+}
+SEEN = np.array([[0.6, 0.15, 0.25], [0.05, 0.6, 0.35]])  # of a retry and of an acceptance
+
+
+@cache
+def turns(num_obs: int) -> tuple[Rows, np.ndarray]:
+    """Services that show one LLM, and what a log shows of their choices."""
+    rows = simulate(num_obs, num_llms=4, dim=16, slate_size=1, contexts=isotropic)
+    ends = np.cumsum(SEEN, axis=1)[np.minimum(rows.choice, 1)]
+    seen = (np.random.default_rng(1).random((num_obs, 1)) > ends).sum(axis=1)
+    shown = rows.offered.argmax(axis=1) + 1
+    return rows, np.select([seen == 0, seen == 1], [0, shown], SILENCE)
+
+
+def model_of_log(name: str, num_obs: int, scale: Scale) -> Row:
+    """One call of `laplace` as a user makes it."""
+    model = MODELS_OF_LOGS[name]
+    rows, seen = turns(num_obs)
+    if not model.silence:
+        seen = np.maximum(seen, 0) if name == "misclassified" else rows.choice
+    attempt = np.random.default_rng(2).integers(1, 7, num_obs)
+    data = cqbayes.choice_data(rows.context, rows.offered, seen, attempt=attempt)
+
+    def run() -> tuple[Any, Any]:
+        return cqbayes.infer(jax.random.key(0), model, data, engine="laplace")
+
+    _, first = timed(run)
+    (_, info), seconds = typical(run, scale.repeats)
+    return Row(
+        measure=f"s, laplace, {name}, {num_obs:,} simulated rows, 4 LLMs, d=16, K=1",
+        ours=seconds,
+        compile_seconds=first - seconds,
+        note=str(info),
+    )
+
+
+def models_of_logs(scale: Scale) -> list[Row]:
+    return [model_of_log(name, n, scale) for n in scale.logs for name in MODELS_OF_LOGS]
+
+
+# %% [markdown]
 # ## Online
 
 
@@ -664,6 +725,7 @@ MEASURES: dict[str, Callable[[Scale], list[Row]]] = {
     "statsmodels": statsmodels,
     "sklearn_isotropic": lambda s: sklearn(ISOTROPIC, s),
     "sklearn_embedding": lambda s: sklearn(EMBEDDING, s),
+    "models_of_logs": models_of_logs,
     "online": online_gaussian,
     "million": million,
 }

@@ -1,111 +1,194 @@
-"""What a log shows of a choice: channels on the log-probabilities of outcomes.
+"""What a log shows of a choice: a channel between what users do and what is seen.
 
-A log hides some choices and records others wrongly. Each such channel ``C`` maps the probabilities
-of what users do to the probabilities of what the log shows::
+A log hides some choices and records others wrongly. A channel is a matrix ``C`` of rates, one row
+for what a user did and one column for what the log shows::
 
-    P(seen = s) = sum_y C(s | y) P(y)        y, s in {retry, LLM 0, ..., LLM n - 1, silence}
+    C = [[P(retry | retry), P(taken | retry), P(silence | retry)],
+         [P(retry | taken), P(taken | taken), P(silence | taken)]]
 
-Channels can be applied one after another, in any order. Everything is computed with
-log-probabilities: an outcome that cannot happen has minus infinity, and gradient zero, not NaN.
+    P(retry seen) = C_00 P(retry) + C_10 sum_j P(j)                P: the multinomial logit
+    P(j seen)     = C_01 P(retry) / |S| + C_11 P(j)                j in S
+    P(silence)    = C_02 P(retry) + C_12 sum_j P(j)
+
+A retry that is seen as an acceptance is logged as the acceptance of an offered answer, of each with
+the same probability. If no LLM was offered, a retry is seen for sure. Channels can follow one
+another, in any order: :func:`followed_by`.
+
+Whatever is seen, its probability is ``a P(retry) + b sum_{j in T} P(j)`` for a set ``T`` of LLMs,
+the ratio of two sums of exponentials. Both are taken relative to their own largest term: value and
+derivatives are finite for utilities up to +-1e4, and an outcome that cannot happen has minus
+infinity, and gradient zero, not NaN.
 """
 
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from numpyro.distributions import Distribution, constraints
-from numpyro.distributions.util import validate_sample
+from numpyro.distributions.util import promote_shapes, validate_sample
 
 from cqbayes.choice.data import SILENCE
+from cqbayes.choice.mnl import Normaliser, normaliser
+
+HIGHEST = 30.0  # log-odds by which an outcome of rate zero may exceed those that are possible
+Rates = Float[Array, "2 3"]  # of what was done (retry, taken), what is seen (and silence)
 
 
-class Outcomes(Distribution):
-    """A NumPyro distribution over labelled outcomes: a retry 0, LLM ``j`` as ``j + 1``, silence -1.
-
-    Args:
-        log_probs: ``[*batch, outcome]``: first the retry, then the LLMs, and last silence if
-            ``silence`` is True; minus infinity is allowed.
-        silence: whether the last outcome is silence.
+def channel_rates(retry: tuple[Any, Any, Any], taken: tuple[Any, Any, Any]) -> Rates:
+    """The matrix of a channel from its two rows, each of a retry, an acceptance and silence seen.
 
     Example:
-        >>> law = Outcomes(jnp.log(jnp.array([0.5, 0.25, 0.0, 0.25])), silence=True)
-        >>> [round(float(law.log_prob(seen)), 3) for seen in (0, 1, 2, -1)]
-        [-0.693, -1.386, -inf, -1.386]
+        >>> channel_rates(retry=(0.75, 0, 0.25), taken=(0, 1, 0)).tolist()
+        [[0.75, 0.0, 0.25], [0.0, 1.0, 0.0]]
+    """
+    return jnp.array([retry, taken], float)
+
+
+def followed_by(first: Rates, then: Rates) -> Rates:
+    """The channel that shows through ``then`` what ``first`` shows; silence stays silence.
+
+    Example:
+        >>> leaves = channel_rates(retry=(0.5, 0, 0.5), taken=(0, 1, 0))
+        >>> followed_by(leaves, channel_rates(retry=(1, 0, 0), taken=(0, 0.25, 0.75))).tolist()
+        [[0.5, 0.0, 0.5], [0.0, 0.25, 0.75]]
+    """
+    # Written out: on accelerators a matrix product would be rounded.
+    through = jnp.sum(first[:, :2, None] * then, axis=1)
+    return through.at[:, 2].add(first[:, 2])
+
+
+@partial(jax.jit, static_argnames="axis", inline=True)
+def seen_log_probability(
+    rates: Rates,
+    utility: Float[Array, "*batch llm"],
+    offered: Bool[Array, "*batch llm"],
+    seen: Int[Array, "*batch"],
+    axis: int = -1,
+) -> Float[Array, "*batch"]:
+    """Log-probability that the log shows ``seen``; minus infinity for what is no label.
+
+    Args:
+        rates: the channel.
+        utility: log-odds of each LLM's answer against a retry.
+        offered: which LLMs answer.
+        seen: 0 for a retry, ``j + 1`` for LLM ``j``'s answer, -1 for silence.
+        axis: the axis of the LLMs in ``utility`` and ``offered``.
+    """
+    llm = jax.lax.broadcasted_iota(jnp.int32, utility.shape, axis % utility.ndim)
+    label = jnp.expand_dims(seen, axis)
+    mine = offered & ((label == 0) | (label == SILENCE) | (label == llm + 1))
+
+    def rate(done: int) -> Array:
+        shown = jnp.where(seen == SILENCE, rates[done, 2], rates[done, 1])
+        return jnp.where(seen == 0, rates[done, 0], shown)
+
+    # One in |S| if an answer is seen, all of S if not, and none for an LLM that was not offered.
+    size = jnp.sum(offered, axis=axis)
+    spread = jnp.sum(mine, axis=axis) / jnp.maximum(size, 1)
+    retried = jnp.where(size > 0, spread * rate(0), seen == 0)
+    return _log_ratio(retried, rate(1), utility, mine, axis, normaliser(utility, offered, axis))
+
+
+def _log_ratio(
+    retry: Float[Array, "*batch"],
+    taken: Float[Array, "*batch"],
+    utility: Float[Array, "*batch llm"],
+    among: Bool[Array, "*batch llm"],
+    axis: int,
+    of_all: Normaliser,
+) -> Float[Array, "*batch"]:
+    """``log(retry + taken sum_{among} exp(u))``, minus the log-partition of all outcomes.
+
+    Differences of peaks are taken before anything is rounded.
+    """
+    # The highest term of a rate above zero. Terms of rate zero may be higher; they count in
+    # derivatives with respect to the rate, up to a bound that nothing overflows from.
+    inside = jnp.where(among & jnp.expand_dims(taken > 0, axis), utility, -jnp.inf)
+    outside = jnp.where(retry > 0, 0, -jnp.inf)
+    peak = jax.lax.stop_gradient(jnp.maximum(jnp.max(inside, axis=axis), outside))
+    peak = jnp.where(peak > -jnp.inf, peak, 0)
+    above = jnp.minimum(jnp.where(among, utility - jnp.expand_dims(peak, axis), 0), HIGHEST)
+    odds = jnp.where(among, jnp.exp(above), 0)
+    total = retry * jnp.exp(jnp.minimum(-peak, HIGHEST)) + taken * jnp.sum(odds, axis=axis)
+    possible = total > 0
+    log_total = jnp.log(jnp.where(possible, total, 1))
+    return jnp.where(possible, log_total - of_all.log_total + (peak - of_all.peak), -jnp.inf)
+
+
+class Seen(Distribution):
+    """What a log shows, as a NumPyro distribution: a retry 0, LLM ``j`` as ``j + 1``, silence -1.
+
+    Args:
+        utility: ``[*batch, llm]`` log-odds against a retry.
+        offered: ``[*batch, llm]`` which LLMs answer.
+        rates: the channel.
+        silence: whether silence is among the outcomes.
+
+    Example:
+        >>> rates = channel_rates(retry=(0.5, 0, 0.5), taken=(0, 1, 0))
+        >>> law = Seen(jnp.zeros(1), jnp.array([True]), rates, silence=True)
+        >>> [round(float(p), 3) for p in jnp.exp(law.log_probs)]
+        [0.25, 0.5, 0.25]
     """
 
-    arg_constraints = {"log_probs": constraints.dependent}  # noqa: RUF012  (NumPyro's convention)
-    pytree_data_fields = ("log_probs",)
+    arg_constraints = {  # noqa: RUF012  (NumPyro's own convention)
+        "utility": constraints.real_vector,
+        "offered": constraints.independent(constraints.boolean, 1),
+    }
+    pytree_data_fields = ("utility", "offered", "rates")
     pytree_aux_fields = ("silence",)
 
     def __init__(
         self,
-        log_probs: Float[Array, "*batch outcome"],
+        utility: Float[Array, "*batch llm"],
+        offered: Bool[Array, "*batch llm"],
+        rates: Rates,
         silence: bool = False,
         *,
         validate_args: bool | None = None,
     ):
-        self.log_probs: Any = log_probs
+        self.utility: Any
+        self.offered: Any
+        self.utility, self.offered = promote_shapes(utility, offered)
+        self.rates: Any = rates
         self.silence = silence
-        super().__init__(jnp.shape(log_probs)[:-1], validate_args=validate_args)
-
-    @property
-    def _num_labels(self) -> int:
-        """Number of labels other than silence."""
-        return self.log_probs.shape[-1] - self.silence
+        batch = jnp.broadcast_shapes(jnp.shape(utility), jnp.shape(offered))[:-1]
+        super().__init__(batch_shape=batch, event_shape=(), validate_args=validate_args)
 
     @constraints.dependent_property(is_discrete=True, event_dim=0)  # pyright: ignore
     def support(self) -> constraints.Constraint:
-        return constraints.integer_interval(SILENCE if self.silence else 0, self._num_labels - 1)
+        least = SILENCE if self.silence else 0
+        return constraints.integer_interval(least, jnp.shape(self.utility)[-1])
+
+    @property
+    def log_probs(self) -> Float[Array, "*batch outcome"]:
+        """Log-probabilities of all outcomes: the retry, the LLMs, and last silence if it is one."""
+        utility, offered = jnp.broadcast_arrays(self.utility, self.offered)
+        at = jax.tree.map(lambda x: x[..., None], normaliser(utility, offered))
+        # As in seen_log_probability, of all LLMs at once: a sum over each alone.
+        spread = self.rates[0, 1] / jnp.maximum(jnp.sum(offered, axis=-1, keepdims=True), 1)
+        alone = utility[..., None], offered[..., None]
+        taken = _log_ratio(spread, self.rates[1, 1], *alone, -1, at)
+        retry, *silent = (
+            self.log_prob(jnp.full(self.batch_shape, label))[..., None]
+            for label in (0, *[SILENCE] * self.silence)
+        )
+        return jnp.concatenate([retry, jnp.where(offered, taken, -jnp.inf), *silent], axis=-1)
 
     @validate_sample
     def log_prob(self, value: Array) -> Array:
-        """Log-probability of labels; minus infinity for a number that is no label."""
         shape = jnp.broadcast_shapes(jnp.shape(value), self.batch_shape)
-        labels = jnp.append(jnp.arange(self._num_labels), jnp.array([SILENCE] * self.silence, int))
-        # A sum over a one-hot mask: its gradient is a product, where an index would scatter.
-        seen = labels == jnp.broadcast_to(value, shape)[..., None]
-        found = jnp.sum(jnp.where(seen, self.log_probs, 0), axis=-1)
-        return jnp.where(jnp.any(seen, axis=-1), found, -jnp.inf)
+        num_llms = jnp.shape(self.utility)[-1]
+        return seen_log_probability(
+            self.rates,
+            jnp.broadcast_to(self.utility, (*shape, num_llms)),
+            jnp.broadcast_to(self.offered, (*shape, num_llms)),
+            jnp.broadcast_to(value, shape),
+        )
 
     def sample(self, key: PRNGKeyArray | None, sample_shape: tuple[int, ...] = ()) -> Array:
         assert key is not None
         index = jax.random.categorical(key, self.log_probs, shape=sample_shape + self.batch_shape)
-        return jnp.where(index < self._num_labels, index, SILENCE)
-
-
-class LogShares(NamedTuple):
-    """Log-probabilities of a retry, of each LLM's answer, and of silence."""
-
-    retry: Float[Array, "*batch"]
-    taken: Float[Array, "*batch llm"]
-    silent: Float[Array, "*batch"] | None
-
-    def joined(self) -> Outcomes:
-        """The distribution with these log-probabilities."""
-        ends = [] if self.silent is None else [self.silent[..., None]]
-        columns = jnp.concatenate([self.retry[..., None], self.taken, *ends], axis=-1)
-        return Outcomes(columns, silence=self.silent is not None)
-
-
-def log_shares(law: Any, num_llms: int) -> LogShares:
-    """Log-probabilities of a distribution of choices, an :class:`Outcomes` or an MNL, by part."""
-    columns = law.log_probs
-    silent = columns[..., -1] if columns.shape[-1] > 1 + num_llms else None
-    return LogShares(columns[..., 0], columns[..., 1 : 1 + num_llms], silent)
-
-
-def log_sum(*terms: Array) -> Array:
-    """``log sum_i exp(t_i)`` of several arrays, element by element; see :func:`log_total`."""
-    return log_total(jnp.stack(jnp.broadcast_arrays(*terms), axis=-1))
-
-
-def log_total(terms: Float[Array, "*batch term"]) -> Float[Array, "*batch"]:
-    """``log sum_i exp(t_i)`` over the last axis.
-
-    If all terms are minus infinity, the result is minus infinity with gradient zero.
-    """
-    possible = jnp.any(terms > -jnp.inf, axis=-1)
-    # Masked before the sum: the derivative of log at 0 is infinite, and 0 times infinity is NaN.
-    safe = jnp.where(possible[..., None], terms, 0)
-    return jnp.where(possible, jax.nn.logsumexp(safe, axis=-1), -jnp.inf)
+        return jnp.where(index <= jnp.shape(self.utility)[-1], index, SILENCE)

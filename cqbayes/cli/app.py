@@ -26,7 +26,10 @@ app.add_typer(data_app, name="data")
 
 
 def main() -> None:
-    """Runs a command; bad input is one line on standard error and exit code 2."""
+    """Runs a command; bad input is one line on standard error and exit code 2.
+
+    Codes 1 and 3 are of commands that ran: each command's help says what they mean.
+    """
     before, code = signal.signal(signal.SIGTERM, _terminated), 0
     try:
         app()

@@ -14,7 +14,7 @@ def predict(
         Path,
         typer.Argument(
             help=".txt, one query a line; .jsonl or .parquet with text or embedding, and with "
-            "user_id, timestamp or attempt where the model needs them."
+            "user_id or timestamp where the model needs them, and attempt if it is not the first."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Table of all queries, CSV.")] = Path("out/predict.csv"),

@@ -24,6 +24,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from jax.scipy.linalg import cho_solve, solve_triangular
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -58,9 +59,9 @@ class Surface(NamedTuple):
 def surface(model: PreferenceModel, data: ChoiceData) -> Surface:
     """The log-posterior with its derivatives.
 
-    If utilities are linear, with weights ``W(v)``, the curvature is
-    ``J^T I(W) J - d^2 (log_prior(v) + <s, W(v)>) / dv^2``, where ``J = dW / dv``, ``I`` is the
-    Fisher information and ``s`` the slope of the log-likelihood at ``W``.
+    If utilities are linear, with inner parameters ``W(v)``, the weights and the rates of a channel,
+    the curvature is ``J^T I(W) J - d^2 (log_prior(v) + <s, W(v)>) / dv^2``, where ``J = dW / dv``,
+    ``I`` is the information and ``s`` the slope of the log-likelihood at ``W``.
     """
     if not has_linear_likelihood(model):
         density = log_posterior(model, data)
@@ -68,16 +69,19 @@ def surface(model: PreferenceModel, data: ChoiceData) -> Surface:
         return Surface(jax.value_and_grad(density), lambda v: -_hessian(density, v, columns))
     target = linear_target(model, data)
 
+    def flat(vector: Array) -> Array:
+        return ravel_pytree(target.inner(vector))[0]
+
     def curvature(vector: Array) -> Array:
-        weights = target.weights(vector)
-        slope = jax.grad(linear_log_likelihood)(weights, target.rows)
-        jacobian = jax.jacfwd(target.weights)(vector).reshape(weights.size, vector.size)
-        inner = information(weights, target.rows).reshape(weights.size, weights.size)
+        inner = target.inner(vector)
+        slope = ravel_pytree(jax.grad(linear_log_likelihood)(inner, target.rows))[0]
+        jacobian = jax.jacfwd(flat)(vector)
 
         def bend(v: Array) -> Array:
-            return target.log_prior(v) + jnp.vdot(slope, target.weights(v))
+            return target.log_prior(v) + jnp.vdot(slope, flat(v))
 
-        return jacobian.T @ inner @ jacobian - jax.hessian(bend)(vector)
+        outer = jacobian.T @ information(inner, target.rows) @ jacobian
+        return outer - jax.hessian(bend)(vector)
 
     return Surface(jax.value_and_grad(target.density), curvature)
 

@@ -34,7 +34,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from cqbayes.choice.data import ChoiceData
+from cqbayes.choice.data import ChoiceData, Situation
 from cqbayes.errors import InputError
 from cqbayes.inference import laplace
 from cqbayes.inference.engine import Engine
@@ -185,7 +185,7 @@ def _row(
     slate_size: int | None,
 ) -> tuple[OnlineGaussian, Bool[Array, ""]]:
     """:func:`update_row`, and whether the row was passed over though it says something."""
-    z = _linear(posterior.model).features(context)
+    z = _linear(posterior.model).features(Situation(context))
     llm = first_offered(offered, slate_size or offered.size)
     learns = (weight > 0) & (jnp.sum(offered) <= llm.size)
     shown = offered[llm] & (jnp.arange(llm.size) < jnp.sum(offered)) & learns

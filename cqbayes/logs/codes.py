@@ -2,13 +2,19 @@
 
 ``cqbayes fit`` writes beside a posterior what its numbers mean, the users in order, when blocks of
 time began, the names of attributes; ``cqbayes predict`` finds by it the numbers of new queries.
+
+Users are written as digests of their identifiers unless something else is asked for: BLAKE2b, with
+a random key that stands in the same file. Whoever has an identifier finds its digest; whoever has
+the file alone does not see identifiers, but can try those that can be guessed.
 """
 
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
@@ -21,6 +27,9 @@ from cqbayes.logs.choices import block_numbers, first_block
 from cqbayes.logs.read import Log
 from cqbayes.logs.table.validation import column_numbers, is_null
 
+Users = Literal["hash", "keep", "drop"]
+SALT_BYTES = 32
+DIGEST_BYTES = 16
 COLUMNS = {"user": "user_id", "time": "timestamp", "attempt": "attempt"}  # of a model, of a file
 
 
@@ -73,13 +82,27 @@ def codes_path(posterior: Path) -> Path:
 
 
 def save_codes(
-    posterior: Path, log: Log, needs: Sequence[str], attributes: Attributes | None = None
+    posterior: Path,
+    log: Log,
+    needs: Sequence[str],
+    attributes: Attributes | None = None,
+    users: Users = "hash",
 ) -> Path | None:
-    """Writes beside a posterior what the numbers mean that its model needs; None for none."""
+    """Writes beside a posterior what the numbers mean that its model needs; None for none.
+
+    Args:
+        posterior: beside which the file is written.
+        log: what was fitted.
+        needs: of the model.
+        attributes: of the LLMs, with which it was fitted.
+        users: how the users' identifiers are written: as they are (``keep``), as digests
+            (``hash``), or not at all (``drop``).
+    """
+    check_users(users)
     path = codes_path(posterior)
     said: dict[str, Any] = {}
     if "user" in needs and log.users is not None:
-        said["users"] = log.users
+        said |= _said_of_users(log.users, users)
     if "time" in needs and log.unit is not None:
         said |= {"unit": log.unit, "times": [begin.isoformat() for begin in log.times]}
     if "attributes" in needs and attributes is not None:
@@ -91,8 +114,44 @@ def save_codes(
     return path
 
 
+def check_users(users: str) -> None:
+    """Refuses a way to write users that is none.
+
+    Raises:
+        InputError: for anything but ``hash``, ``keep`` and ``drop``.
+    """
+    if users not in get_args(Users):
+        raise InputError(f"users: expected one of {', '.join(get_args(Users))}, got {users!r}")
+
+
+def _said_of_users(names: Sequence[str], how: Users) -> dict[str, Any]:
+    if how == "drop":
+        return {"users": None, "num_users": len(names)}
+    if how == "keep":
+        return {"users": list(names)}
+    salt = secrets.token_hex(SALT_BYTES)
+    return {"users": hashed(names, salt), "salt": salt}
+
+
+def hashed(names: Iterable[str], salt: str) -> list[str]:
+    """Digests of names by BLAKE2b, under a key in hexadecimal.
+
+    Example:
+        >>> hashed(["ann", "bob", "ann"], "00" * 32)[0]
+        '4cb74a6915aa320472fb00ce9965f135'
+    """
+    key = bytes.fromhex(salt)
+    return [
+        hashlib.blake2b(
+            name.encode("utf-8", "surrogatepass"), digest_size=DIGEST_BYTES, key=key
+        ).hexdigest()
+        for name in names
+    ]
+
+
 def columns_of(
     asked: Path,
+    count: int,
     cells: Mapping[str, pa.Array],
     posterior: Path,
     model: Any,
@@ -102,10 +161,12 @@ def columns_of(
     """The columns of :func:`cqbayes.predict.predictions.new_queries` that a model needs.
 
     A user that the log did not have is one as yet unknown, and so is a block of time after its
-    last; see the model for what that means.
+    last; see the model for what that means. Without a column of attempts, queries are fresh: they
+    are at their first.
 
     Args:
         asked: the file with the queries, for messages.
+        count: of the queries.
         cells: its columns, as those of ``SERVICES``.
         posterior: beside which it is written what numbers mean.
         model: what predicts.
@@ -122,6 +183,9 @@ def columns_of(
             found[need] = _attributes(model.name, known, llms, attributes)
             continue
         name = COLUMNS[need]
+        if need == "attempt" and name not in cells:
+            found[need] = np.ones(count, int)
+            continue
         if name not in cells:
             raise InputError(
                 f"{asked}: expected a column {name}, which {model.name} needs, in .jsonl or "
@@ -139,8 +203,11 @@ def _known(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         times = [datetime.fromisoformat(begin) for begin in found.get("times", [])]
+        hashed([""], found.get("salt", ""))  # a key that can be used
+        if found.get("users", ()) is None:
+            int(found["num_users"])
         return {**found, "times": times}
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError, KeyError):
         raise InputError(f"{path}: expected what cqbayes fit writes, it is damaged") from None
 
 
@@ -154,9 +221,18 @@ def _meaning(known: Mapping[str, Any], name: str, posterior: Path) -> Any:
 
 
 def _users(asked: Path, cells: pa.Array, posterior: Path, known: Mapping[str, Any]) -> np.ndarray:
-    users = _meaning(known, "users", posterior)
+    users, asked_of = _meaning(known, "users", posterior), cells.to_pylist()
+    if users is None:
+        if any(asked_of):
+            raise InputError(
+                f"{asked}: expected no user in user_id, since fit left the users of the log out "
+                f"({codes_path(posterior)}); without one, it is a user as yet unknown"
+            )
+        return np.full(len(asked_of), known["num_users"])
     number = {user: place for place, user in enumerate(users)}
-    return np.array([number.get(user, len(users)) for user in cells.to_pylist()])
+    keys = [user or "" for user in asked_of]  # nobody has an empty name
+    keys = hashed(keys, known["salt"]) if "salt" in known else keys
+    return np.array([number.get(key, len(users)) for key in keys], int)
 
 
 def _times(asked: Path, cells: pa.Array, posterior: Path, known: Mapping[str, Any]) -> np.ndarray:

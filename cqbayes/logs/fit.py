@@ -2,25 +2,34 @@
 
 ::
 
-    log -> turns -> services -> choice data -> posterior
+    log -> requests -> turns -> services -> choice data -> posterior
 
 A log that already is a long table of services, or choice data, enters further on. Text becomes
-contexts by a sentence encoder and principal components of the log's own queries. Where outcomes
-were inferred, the model is put into ``misclassified``, with the detector's estimated error rates as
-priors, so that the posterior knows that labels err.
+contexts by a sentence encoder and principal components of the log's own queries.
 
-The last turn of a session, to which nothing can be compared, is left out unless it shows what came
-of it: taking it for an answer that was taken would hide the users who leave in silence, and its
-error rates are not the detector's.
+**The default model** is ``disjoint_mnl``, with an effect of the attempt (``attempt_mnl``) where
+queries repeat: those that are asked again are the harder ones, and would otherwise make all LLMs
+look worse. What the log shows of outcomes is a channel around it, and around any other model:
+``abandonment`` where the outcome of last turns is not known, with the rates at which the unhappy
+leave and the content go on learnt from the log; ``misclassified`` where outcomes were inferred,
+with the detector's error rates as priors.
+
+What is said of queries is averaged over queries, one row each, at their first attempt.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import xarray as xr
+from numpyro.infer import Predictive
 
+from cqbayes.choice.data import SILENCE
+from cqbayes.diagnostics.data_verdict import DataVerdict, judge
 from cqbayes.inference.infer import infer
 from cqbayes.logs.read import Log, read_log
 from cqbayes.posterior.info import InferenceInfo
@@ -28,19 +37,45 @@ from cqbayes.posterior.posteriors import Posterior
 from cqbayes.predict.predictions import acceptance, new_queries
 from cqbayes.preference import PreferenceModel, load_model, model_factory
 
+DEFAULT = "default"
+# The sd of an angle whose squared sine is the rate: a quarter of the unhappy leave, give or take;
+# all is possible, and that nobody leaves too. The rates are learnt where acceptance differs.
+LEAVES = 0.6
+GOES_ON = (1.0, 1.0)
+RATES = ("leaves", "goes_on")  # those of a detector come with priors that know something
+DRAWS_OF_RATES = 1_000
+WHOLE = ("auto", "laplace", "hmc", "nuts")  # engines for which rows have no order
+
 
 class Fitted(NamedTuple):
-    """A preference model fitted to a log, and what its engine says of the posterior."""
+    """A preference model fitted to a log, and what is to be said of the fit.
+
+    Attributes:
+        log: what was fitted to.
+        posterior: of the model's parameters.
+        info: the engine's report on the posterior.
+        data: the verdict on the data.
+    """
 
     log: Log
     posterior: Posterior
     info: InferenceInfo
+    data: DataVerdict
 
-    def acceptance(self, context: Any = None, *, seed: int = 0, **options: Any) -> xr.Dataset:
+    @property
+    def ok(self) -> bool:
+        """Whether neither the engine nor the data give reason for doubt."""
+        return self.info.ok and self.data.ok
+
+    def acceptance(
+        self, context: Any = None, *, fresh: bool = True, seed: int = 0, **options: Any
+    ) -> xr.Dataset:
         """How probably users take each LLM's answer, were it the only one.
 
         Args:
             context: of new queries ``[query, dim]``; those of the log where absent.
+            fresh: whether the log's queries count once each, at their first attempt; otherwise each
+                of the log's services counts, so that queries count more the harder they are.
             seed: decides the draws.
             options: others of :func:`cqbayes.new_queries` (columns that the model needs) and
                 :func:`cqbayes.predict.predictions.acceptance`.
@@ -49,16 +84,54 @@ class Fitted(NamedTuple):
         given = {name: options.pop(name) for name in columns if name in options}
         if context is None:
             at = self.log.data.only(self.posterior.model.needs).situation
+            if fresh:
+                rows = self.log.first_attempts
+                at = jax.tree.map(lambda column: column[rows], at)
+                if at.attempt is not None:
+                    at = at._replace(attempt=jnp.ones_like(at.attempt))
         else:
+            if "attempt" in self.posterior.model.needs:
+                given.setdefault("attempt", np.ones(len(context), int))
             at = new_queries(self.posterior, context, **given)
         options.setdefault("llms", list(self.log.llms))
         return acceptance(jax.random.key(seed), self.posterior, at, **options)
+
+    def bounds(self, *, seed: int = 0) -> xr.Dataset | None:
+        """Acceptance of a fresh query if unknown outcomes all were one thing, by ``laplace``.
+
+        Returns:
+            As :meth:`acceptance`, along a dimension ``silence`` of ``taken``, ``not taken`` and
+            ``dropped``, which are the three biased special cases; None where no outcome is unknown.
+        """
+        choice = np.asarray(self.log.data.choice)
+        silent = choice == SILENCE
+        if not silent.any():
+            return None
+        shown = np.argmax(np.asarray(self.log.data.offered), axis=1) + 1
+        weight = np.asarray(self.log.data.weight)
+        cases = {
+            "taken": (np.where(silent, shown, choice), weight),
+            "not taken": (np.where(silent, 0, choice), weight),
+            "dropped": (np.where(silent, 0, choice), np.where(silent, 0, weight)),
+        }
+        model = _without_abandonment(self.posterior.model)
+        found = []
+        for recoded, weights in cases.values():
+            if not (weights > 0).any():
+                continue
+            data = dataclasses.replace(
+                self.log.data, choice=jnp.asarray(recoded), weight=jnp.asarray(weights)
+            )
+            case = fit_to(self.log._replace(data=data), model, engine="laplace", seed=seed)
+            found.append(case.acceptance(seed=seed)[["overall_mean", "overall_interval"]])
+        whole: Any = xr.concat(found, xr.DataArray(list(cases)[: len(found)], dims="silence"))
+        return whole
 
 
 def fit(
     log: str | Path | Sequence[str | Path],
     *,
-    model: str | PreferenceModel = "disjoint_mnl",
+    model: str | PreferenceModel = DEFAULT,
     engine: str = "auto",
     seed: int = 0,
     trust_labels: bool = False,
@@ -69,7 +142,7 @@ def fit(
 
     Args:
         log: as in :func:`read_log`.
-        model: a file of ``models/``, or a model.
+        model: a file of ``models/``, a model, or ``default``: see :func:`default_model`.
         engine: as in :func:`cqbayes.infer`.
         seed: decides all randomness.
         trust_labels: whether inferred outcomes are taken for what users did. Otherwise, where there
@@ -78,7 +151,7 @@ def fit(
         options: others of :func:`read_log`.
 
     Returns:
-        What was fitted: look at ``fitted.info.ok`` and ``fitted.log.notes``.
+        What was fitted: look at ``fitted.ok``, ``fitted.info`` and ``fitted.data``.
 
     Raises:
         InputError: as :func:`read_log` and :func:`cqbayes.infer` do.
@@ -94,11 +167,11 @@ def fit(
         ...     fitted = fit(path, engine="laplace", text=TextOptions(encoder="constant"))
         >>> fitted.log.llms, fitted.log.data.choice.tolist()
         (('a', 'b'), [1, 2, 0, 1])
+        >>> [found.name for found in fitted.data.doubts]
+        ['few_rows']
     """
-    chosen = load_model(model) if isinstance(model, str) else model
     found = read_log(log, **options)
-    if not trust_labels:
-        chosen = with_label_errors(chosen, found)
+    chosen = model_for(found, model, trust_labels=trust_labels)
     return fit_to(found, chosen, engine=engine, seed=seed, **(settings or {}))
 
 
@@ -106,18 +179,75 @@ def fit_to(
     log: Log, model: PreferenceModel, *, engine: str = "auto", seed: int = 0, **settings: Any
 ) -> Fitted:
     """Fits a model to a log that was read, as it is."""
-    key = jax.random.key(seed)
-    return Fitted(log, *infer(key, model, log.data, engine=engine, **settings))
+    data = log.data.only(model.needs)
+    if engine in WHOLE:
+        data = data.merged()
+    posterior, info = infer(jax.random.key(seed), model, data, engine=engine, **settings)
+    facts = log.facts._replace(rates=learnt_rates(posterior))
+    return Fitted(log, posterior, info, judge(facts))
 
 
-def with_label_errors(model: PreferenceModel, log: Log) -> PreferenceModel:
-    """The model put into ``misclassified`` where outcomes of the log were inferred.
+def default_model(log: Log) -> PreferenceModel:
+    """``disjoint_mnl``, with an effect of the attempt where queries of the log repeat."""
+    plain = load_model("disjoint_mnl")
+    return model_factory("attempt_mnl")(base=plain) if log.repeats else plain
 
-    Its priors are ``log.errors``, where those are known, and its own defaults where they are not.
+
+def model_for(
+    log: Log, model: str | PreferenceModel = DEFAULT, *, trust_labels: bool = False
+) -> PreferenceModel:
+    """A model inside the channels through which the log shows what users do.
+
+    Args:
+        log: what is to be fitted.
+        model: a file of ``models/``, a model, or ``default``.
+        trust_labels: whether inferred outcomes are taken for what users did.
     """
-    if not log.inferred or model.name == "misclassified":
+    if isinstance(model, str):
+        model = default_model(log) if model == DEFAULT else load_model(model)
+    names = _names(model)
+    if bool((np.asarray(log.data.choice) == SILENCE).any()) and not model.silence:
+        model = model_factory("abandonment")(base=model, leaves=LEAVES, goes_on=GOES_ON)
+    if log.inferred and not trust_labels and "misclassified" not in names:
+        priors = {}
+        if log.errors is not None:
+            priors = {"recognised": log.errors.recognised, "specificity": log.errors.specificity}
+        model = model_factory("misclassified")(base=model, **priors)
+    return model
+
+
+def learnt_rates(posterior: Posterior) -> tuple[tuple[str, float, float], ...]:
+    """Each rate of the channels around a model: its name, its prior sd and its posterior sd."""
+    before = _draws_of_prior(posterior)
+    after = posterior.sites(jax.random.key(0), DRAWS_OF_RATES)
+    return tuple(
+        (name, float(np.std(before[name])), float(np.std(after[name])))
+        for name in RATES
+        if name in before
+    )
+
+
+def _draws_of_prior(posterior: Posterior) -> dict[str, Any]:
+    prior = Predictive(posterior.model.prior, num_samples=DRAWS_OF_RATES)
+    return prior(jax.random.key(1), posterior.sizes)
+
+
+def _layers(model: PreferenceModel) -> list[PreferenceModel]:
+    """A model and those inside it, the outermost first."""
+    inside = dict(model.settings).get("base")
+    return [model, *(_layers(inside) if isinstance(inside, PreferenceModel) else [])]
+
+
+def _names(model: PreferenceModel) -> list[str]:
+    return [layer.name for layer in _layers(model)]
+
+
+def _without_abandonment(model: PreferenceModel) -> PreferenceModel:
+    settings = dict(model.settings)
+    inside = settings.get("base")
+    if not isinstance(inside, PreferenceModel):
         return model
-    priors = {}
-    if log.errors is not None:
-        priors = {"recognised": log.errors.recognised, "specificity": log.errors.specificity}
-    return model_factory("misclassified")(base=model, **priors)
+    inside = _without_abandonment(inside)
+    if model.name == "abandonment":
+        return inside
+    return model_factory(model.name)(**{**settings, "base": inside})

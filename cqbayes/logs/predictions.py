@@ -1,10 +1,10 @@
-"""Predictions of a posterior on disk for queries in a file: what ``cqbayes predict`` does."""
+"""Fits on disk, and their predictions for queries in a file: what ``cqbayes predict`` does."""
 
 import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -15,15 +15,95 @@ from jaxtyping import Float
 from cqbayes._tools.tables import parquet, unit_rows
 from cqbayes.embeddings.projection import load_projection, save_projection
 from cqbayes.errors import InputError
-from cqbayes.logs.codes import COLUMNS, Attributes, columns_of
+from cqbayes.logs.codes import (
+    COLUMNS,
+    Attributes,
+    Users,
+    check_users,
+    columns_of,
+    save_codes,
+)
 from cqbayes.logs.describe import acceptance_table
+from cqbayes.logs.fit import Fitted
 from cqbayes.logs.read import Log
 from cqbayes.logs.schema import SERVICES
 from cqbayes.logs.table.cells import from_arrow, from_json
 from cqbayes.posterior.posteriors import Posterior
-from cqbayes.posterior.storage import load_posterior
+from cqbayes.posterior.storage import load_posterior, save_posterior
 from cqbayes.predict.new_llm import with_new_llm
 from cqbayes.predict.predictions import Interval, acceptance, new_queries, what_if
+
+
+class SavedFit(NamedTuple):
+    """Where :func:`save_fit` wrote: the posterior, and beside it what predictions need, if any.
+
+    Attributes:
+        posterior: with the verdict on the data, and a few columns of them.
+        contexts: how text becomes contexts.
+        codes: what the numbers of users, times and attributes mean.
+    """
+
+    posterior: Path
+    contexts: Path | None
+    codes: Path | None
+
+
+def save_fit(
+    path: str | Path,
+    fitted: Fitted,
+    *,
+    users: Users = "hash",
+    attributes: Attributes | None = None,
+    seed: int | None = None,
+    **options: Any,
+) -> SavedFit:
+    """Writes a fit, for :func:`cqbayes.load_posterior` and :func:`predict_file`.
+
+    ``docs/stored.md`` says what stands where, and what it reveals.
+
+    Args:
+        path: of the posterior, which ends in ``.nc`` or ``.zarr``.
+        fitted: what is written.
+        users: how identifiers of users are written, as in :func:`cqbayes.logs.codes.save_codes`.
+        attributes: of the LLMs, with which it was fitted.
+        seed: of the fit.
+        options: others of :func:`cqbayes.save_posterior`.
+
+    Raises:
+        InputError: as :func:`cqbayes.save_posterior`, and for an unknown way to write users.
+    """
+    check_users(users)
+    path, log = Path(path), fitted.log
+    kept = {"verdict": fitted.data.to_dict(), "columns": kept_columns(log), "seed": seed}
+    options = {"data": log.data, "llms": list(log.llms), **kept, **options}
+    save_posterior(path, fitted.posterior, fitted.info, **options)
+    needs = fitted.posterior.model.needs
+    return SavedFit(path, save_contexts(path, log), save_codes(path, log, needs, attributes, users))
+
+
+def kept_columns(log: Log) -> dict[str, np.ndarray]:
+    """The columns of a log that are kept with its posterior; see :mod:`cqbayes.posterior.storage`.
+
+    All rows were fitted, so all are of split 0. A column of which nothing is known is left out.
+    """
+    data = log.data
+    found = {
+        "offered": np.asarray(data.offered),
+        "chosen": np.asarray(data.choice),
+        "split": np.zeros(data.num_obs, np.int8),
+    }
+    if log.query is not None:
+        found["query"] = log.query
+    if data.attempt is not None:
+        found["attempt"] = np.asarray(data.attempt)
+    if data.user is not None:
+        user = np.asarray(data.user)
+        found["user"] = np.where(user < data.num_users, user, -1)
+    if log.propensity is not None and not np.isnan(log.propensity).all():
+        found["propensity"] = log.propensity
+    if log.seconds is not None and not np.isnan(log.seconds).all():
+        found["time"] = np.where(np.isnan(log.seconds), -1, np.floor(log.seconds))
+    return found
 
 
 def save_contexts(posterior: Path, log: Log) -> Path | None:
@@ -57,8 +137,8 @@ def predict_file(
     Args:
         posterior: as ``cqbayes fit`` wrote it.
         queries: ``.txt`` with one query a line, or ``.jsonl`` or ``.parquet`` with ``text`` or
-            ``embedding``, and with ``user_id``, ``timestamp`` or ``attempt`` where the model needs
-            them.
+            ``embedding``, and with ``user_id`` or ``timestamp`` where the model needs them. Without
+            ``attempt``, queries are at their first one.
         without: an LLM to leave out, by name or number. The predictions are then shares in the
             assortment of all LLMs, before and after.
         new_llm: whether to add one more LLM, of which nothing is known.
@@ -80,8 +160,8 @@ def predict_file(
         beliefs, llms = with_new_llm(first, beliefs), [*llms, _new_name(llms)]
     queries, posterior = Path(queries), Path(posterior)
     kind, values, cells = _read_queries(queries)
-    given = columns_of(queries, cells, posterior, beliefs.model, llms, attributes)
-    at = new_queries(beliefs, _contexts(queries, kind, values, posterior, encoder), **given)
+    columns = columns_of(queries, len(values), cells, posterior, beliefs.model, llms, attributes)
+    at = new_queries(beliefs, _contexts(queries, kind, values, posterior, encoder), **columns)
     if without is None:
         found = acceptance(second, beliefs, at, llms=llms, interval=Interval(probability))
     else:

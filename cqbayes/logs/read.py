@@ -4,10 +4,11 @@ Text becomes contexts by a sentence encoder and principal components of the log'
 became of every record, and what a log cannot tell, is said.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -16,10 +17,10 @@ from jaxtyping import Float, Int
 
 from cqbayes._tools.tables import parquet
 from cqbayes.choice.data import ChoiceData
+from cqbayes.diagnostics.data_verdict import MOST_SET_ASIDE, DataFacts
 from cqbayes.embeddings.pca import pca
 from cqbayes.embeddings.projection import Projection
 from cqbayes.errors import InputError
-from cqbayes.logs import records
 from cqbayes.logs.choice_files import read_choices
 from cqbayes.logs.choices import Coded, choice_data_of
 from cqbayes.logs.formats.importer import importer_names, load_importer
@@ -27,8 +28,15 @@ from cqbayes.logs.retrials import chains
 from cqbayes.logs.retrials.detector import Detector
 from cqbayes.logs.retrials.detector_files import load_detector
 from cqbayes.logs.retrials.error_rates import Errors, rates_over_all_rows
-from cqbayes.logs.schema import TURNS
+from cqbayes.logs.signs import (
+    LEAST_EXPLICIT,
+    Followers,
+    Signs,
+    compare_followers,
+    explicit_retrials,
+)
 from cqbayes.logs.table.services import ServicesReport, read_services
+from cqbayes.logs.turns import DAY, RequestCounts, read_turns
 from cqbayes.predict.predictions import check_llm_names
 
 pc: Any = pyarrow.compute  # whose functions are made when it is imported
@@ -36,6 +44,7 @@ pc: Any = pyarrow.compute  # whose functions are made when it is imported
 FORMATS = ("auto", "services", "choices")  # besides those of importers
 MOST_ROWS = 5_000_000  # of a log that is fitted in memory
 CONSTANT = "constant"
+LIST_LIKE = re.compile(r"^[\[({].*[\])}]$|[|]")
 
 
 class Log(NamedTuple):
@@ -50,11 +59,15 @@ class Log(NamedTuple):
         query: which query each service is of, ``[obs]`` integers: clusters for
             :mod:`cqbayes.offpolicy`. None for choice data.
         propensity: with which each was picked ``[obs]``, NaN where unknown; None likewise.
+        seconds: since 1970, when each was asked ``[obs]``, NaN where unknown; None likewise.
         errors: how often labels are wrong over all services, where some were inferred and the
             detector's error rates are known.
         inferred: share of the services whose outcome was inferred.
         read: what became of the records or rows of the file; None for choice data.
-        made: what became of the turns; None where there were none.
+        requests: what became of the requests in the records; None where there were none.
+        made: what became of the turns; None likewise.
+        followers: whether requests that follow look the same after all LLMs; None where that was
+            not looked at.
         notes: what to know of the log as a whole.
         unit, times: of blocks of time, and when each began, as in ``cqbayes.logs.choices.Codes``.
     """
@@ -66,13 +79,79 @@ class Log(NamedTuple):
     encoder: Any = None
     query: Int[np.ndarray, " obs"] | None = None
     propensity: Float[np.ndarray, " obs"] | None = None
+    seconds: Float[np.ndarray, " obs"] | None = None
     errors: Errors | None = None
     inferred: float = 0.0
     read: Any = None
+    requests: RequestCounts | None = None
     made: chains.TurnCounts | None = None
+    followers: Followers | None = None
     notes: tuple[str, ...] = ()
     unit: str | None = None
     times: tuple[datetime, ...] = ()
+
+    @property
+    def first_attempts(self) -> Int[np.ndarray, " query"]:
+        """A row of each query: that of its first attempt, or the earliest that is there."""
+        if self.query is None:
+            return np.arange(self.data.num_obs)
+        attempt = np.ones(self.data.num_obs, int)
+        if self.data.attempt is not None:
+            attempt = np.asarray(self.data.attempt)
+        order = np.lexsort((attempt, self.query))
+        first = np.unique(self.query[order], return_index=True)[1]
+        return np.sort(order[first])
+
+    @property
+    def repeats(self) -> bool:
+        """Whether any query has more than one service."""
+        return self.data.attempt is not None and bool((np.asarray(self.data.attempt) > 1).any())
+
+    @property
+    def facts(self) -> DataFacts:
+        """The counts by which the data are judged."""
+        choice = np.asarray(self.data.choice)
+        offered = np.asarray(self.data.offered).sum(axis=0)
+        first = self.first_attempts
+        attempt = self.data.attempt
+        begun = len(first) if attempt is None else int((np.asarray(attempt)[first] == 1).sum())
+        missing = 0
+        if self.data.user is not None:
+            missing = int((np.asarray(self.data.user) >= self.data.num_users).sum())
+        inferred = round(self.inferred * self.data.num_obs)
+        found = DataFacts(
+            services=self.data.num_obs,
+            queries=len(first),
+            first_attempts=begun,
+            explicit=self.data.num_obs - inferred - int((choice < 0).sum()),
+            inferred=inferred,
+            retried=int((choice == 0).sum()),
+            taken=int((choice > 0).sum()),
+            silent=int((choice < 0).sum()),
+            offered=tuple(zip(self.llms, offered.tolist(), strict=True)),
+            list_like_names=sum(bool(LIST_LIKE.search(name)) for name in self.llms),
+            users_missing=missing,
+        )
+        if self.read is not None:
+            aside = sum(self.read.set_aside.values())
+            moved = getattr(self.read, "out_of_order", 0)
+            found = found._replace(read=self.read.read, set_aside=aside, out_of_order=moved)
+        if self.requests is not None:
+            found = found._replace(
+                requests=self.requests.requests,
+                not_turns=tuple(self.requests.not_turns.items()),
+                sessions=self.requests.sessions,
+                guessed_sessions=self.requests.guessed_sessions,
+            )
+        if self.made is not None:
+            same = ("turns", "unattributed", "guessed", "explicit", "inferred", "went_on",
+                    "unseen", "last", "guessed_retrials")  # fmt: skip
+            found = found._replace(**{name: getattr(self.made, name) for name in same})
+            taken = self.made.last if found.silent < self.made.last else 0
+            found = found._replace(decreed_taken=taken, decreed_dropped=self.made.dropped)
+        if self.followers is not None and np.isfinite(self.followers.apart) and not inferred:
+            found = found._replace(followers_differ=self.followers.apart)
+        return found
 
     def contexts(self, text: Sequence[str]) -> Float[np.ndarray, "query dim"]:
         """Of new queries in words, as those of the log were made.
@@ -105,11 +184,26 @@ class TextOptions(NamedTuple):
 
 
 class TurnOptions(NamedTuple):
-    """How turns of users become services; see :func:`chains.services_of_turns`."""
+    """How turns of users become services; see :func:`chains.services_of_turns`.
 
-    last: chains.Last = "drop"
+    Attributes:
+        last: outcome of the last turn of a session where the user gave no sign: ``silent``, not
+            known, for a model with abandonment; ``taken``; or ``drop``, which leaves it out.
+        signs: what a next request in other words says of the answer before: ``explicit``, that it
+            was taken, since users show retrials by the same request again; ``inferred``, what the
+            detector infers; ``auto``, the first where the log has explicit retrials and the
+            requests that follow look the same after all LLMs (:mod:`cqbayes.logs.signs`), or else
+            the second.
+        threshold: of the detector.
+        detector: the detector of the package where absent.
+        idle: seconds after an answer until which a request can be a reaction to it.
+    """
+
+    last: chains.Last = "silent"
+    signs: Signs = "auto"
     threshold: float = 0.5
     detector: Detector | None = None
+    idle: float = DAY
 
 
 class TableOptions(NamedTuple):
@@ -135,6 +229,7 @@ def read_log(
     attributes: Mapping[str, Sequence[float]] | None = None,
     quarantine: str | Path | None = None,
     strict: bool = False,
+    most_set_aside: float = MOST_SET_ASIDE,
     progress: bool = False,
 ) -> Log:
     """Reads a log of any known format as choice data.
@@ -152,6 +247,8 @@ def read_log(
         attributes: numbers for each LLM, for models that use them.
         quarantine: where what is set aside is written, as JSON Lines. It holds what users wrote.
         strict: whether the first record or row that would be set aside is refused.
+        most_set_aside: share of the records that may be set aside; a log with more is refused,
+            since what is left would not speak for it.
         progress: whether to show a bar while text is embedded.
 
     Raises:
@@ -182,26 +279,37 @@ def read_log(
         llms = tuple(names or (f"llm{j}" for j in range(data.num_llms)))
         check_llm_names(llms)
         return Log(data, llms, notes=notes(data))
-    made = detector = None
+    made = detector = requests = followers = None
     if format in ("auto", "services"):
         stream: Any = read_services(
-            log, rename=table.rename, sort=table.sort, quarantine=quarantine, strict=strict
+            log,
+            rename=table.rename,
+            sort=table.sort or "memory",
+            quarantine=quarantine,
+            strict=strict,
         )
         batches = _gathered(stream)
         read = stream.report
     else:
-        source = records.read_turns(
-            load_importer(format), log, quarantine=quarantine, strict=strict
+        found = read_turns(
+            load_importer(format), log, idle=turns.idle, quarantine=quarantine, strict=strict
         )
-        in_order = chains.in_order(pa.Table.from_batches(_gathered(source), TURNS))
-        read = source.report
-        detector = load_detector() if turns.detector is None else turns.detector
+        read, requests = found.report, found.counts
+        signs, followers = _signs(found.turns, turns.signs)
+        if signs == "inferred":
+            detector = load_detector() if turns.detector is None else turns.detector
         stream = chains.services_of_turns(
-            in_order, detector, threshold=turns.threshold, last=turns.last
+            found.turns,
+            detector,
+            threshold=turns.threshold,
+            next_turn="infer" if signs == "inferred" else "taken",
+            last=turns.last,
+            idle=turns.idle,
         )
         batches, made = list(stream), stream.report
     if not batches:
-        raise InputError(_nothing(log, format, read, made))
+        raise InputError(_nothing(log, format, read, requests, made))
+    _check_set_aside(log, read, most_set_aside)
     rows = pa.Table.from_batches(batches)
     check_llm_names(pc.list_flatten(rows["offered"]).unique().to_pylist())
     coded, text = _with_contexts(batches, text, progress, time=time, attributes=attributes)
@@ -212,7 +320,7 @@ def read_log(
     else:
         errors = None
     own = read.notes if isinstance(read, ServicesReport) else notes(coded.data)
-    propensity = rows["propensity"]
+    seconds = rows["timestamp"].cast(pa.int64()).to_numpy() / 1e6
     return Log(
         coded.data,
         coded.llms,
@@ -220,14 +328,51 @@ def read_log(
         text.projection,
         text.encoder,
         query=np.asarray(pc.dictionary_encode(rows["query_id"].combine_chunks()).indices),
-        propensity=np.asarray(pc.fill_null(propensity, np.nan), np.float64),
+        propensity=np.asarray(pc.fill_null(rows["propensity"], np.nan), np.float64),
+        seconds=seconds,
         errors=errors,
         inferred=float(inferred.mean()),
         read=read,
+        requests=requests,
         made=made,
-        notes=(*own, *_doubts(read, made, errors, inferred.mean())),
+        followers=followers,
+        notes=own,
         unit=coded.unit,
         times=coded.times,
+    )
+
+
+def _signs(turns: pa.Table, signs: Signs) -> tuple[Signs, Followers | None]:
+    """How a next request in other words is read, and the comparison that decided it, if any."""
+    if signs not in get_args(Signs):
+        raise InputError(f"signs: expected one of {', '.join(get_args(Signs))}, got {signs!r}")
+    if signs == "explicit":
+        return signs, compare_followers(turns)
+    if signs == "inferred":
+        return signs, None
+    if explicit_retrials(turns) < LEAST_EXPLICIT:
+        return "inferred", None
+    followers = compare_followers(turns)
+    return ("explicit" if followers.are_alike else "inferred"), followers
+
+
+def _check_set_aside(log: Any, read: Any, most: float) -> None:
+    aside = sum(read.set_aside.values())
+    if aside > most * read.read:
+        where = log if isinstance(log, str | Path) else "log"
+        raise InputError(
+            f"{where}: expected at most {most:.0%} of the records to be set aside, got "
+            f"{aside:,} of {read.read:,}: {_reasons(read)}; mend them, or allow more "
+            "(most_set_aside)"
+        )
+
+
+def _reasons(read: Any) -> str:
+    """What was set aside, why, and where the first of each stands."""
+    return ", ".join(
+        f"{count:,} by {reason!r}"
+        + (f" (first at {read.places[reason][0]})" if read.places.get(reason) else "")
+        for reason, count in read.set_aside.items()
     )
 
 
@@ -241,45 +386,37 @@ def _over_all(errors: Errors, data: ChoiceData, inferred: np.ndarray) -> Errors:
     return rates_over_all_rows(errors, count(~inferred), count(inferred))
 
 
-def _nothing(log: Any, format: str, read: Any, made: chains.TurnCounts | None) -> str:
+def _nothing(
+    log: Any,
+    format: str,
+    read: Any,
+    requests: RequestCounts | None,
+    made: chains.TurnCounts | None,
+) -> str:
     """Why a log has no service, in one line."""
     where = log if isinstance(log, str | Path) else "log"
     if made is not None and made.dropped:
         return (
             f"{where}: expected a session in which something follows or the user gave a sign, got "
-            f"{made.turns:,} turns without; last='taken' takes their answers for taken"
+            f"{made.turns:,} turns without; last='silent' keeps them"
         )
-    aside = ", ".join(f"{count:,} by {reason!r}" for reason, count in read.set_aside.items())
-    first = next((f", first at {place[0]}" for place in read.places.values() if place), "")
+    if made is not None and made.turns:
+        return (
+            f"{where}: expected at least one answer of a known LLM, got {made.turns:,} turns: "
+            f"{made.failed:,} failed, {made.unattributed:,} of which it is not known whose answer "
+            "was shown, or what came of it"
+        )
+    if requests is not None and requests.not_turns:
+        reasons = ", ".join(f"{n:,} {reason}" for reason, n in requests.not_turns.items())
+        calls = f" ({', '.join(requests.calls)})" if requests.calls else ""
+        aside = f"; set aside: {_reasons(read)}" if read.set_aside else ""
+        return f"{where}: expected at least one turn of a user, got {reasons}{calls}{aside}"
+    aside = _reasons(read)
     hint = f"; other formats are {', '.join(importer_names())}" if format == "auto" else ""
     return (
         f"{where}: expected at least one sound row, got none of {read.read:,}"
-        f"{f': set aside {aside}' if aside else ''}{first}{hint}"
+        f"{f': set aside {aside}' if aside else ''}{hint}"
     )
-
-
-def _doubts(
-    read: Any, made: chains.TurnCounts | None, errors: Errors | None, inferred: float
-) -> list[str]:
-    """What may be wrong with a log as a whole."""
-    found = []
-    aside = sum(read.set_aside.values())
-    if aside > 0.01 * read.read:
-        found.append(
-            f"{aside:,} of {read.read:,} records are set aside: if they differ from the rest, "
-            "what is learnt is not true of all"
-        )
-    if made is not None and made.assumed:
-        found.append(
-            f"{made.assumed:,} answers are taken by assumption, since nothing follows them: users "
-            "who left in silence among them are counted as satisfied"
-        )
-    if inferred and errors is None:
-        found.append(
-            "how often inferred outcomes are wrong is not known at this threshold, or of this "
-            "detector: the model's default priors are used"
-        )
-    return found
 
 
 def notes(data: ChoiceData) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""From files to records to turns: how files are read, for all importers.
+"""From files to records to requests: how files are read, for all importers.
 
 A log format is one file with an ``IMPORTER``. Memory is bounded, whatever is in the file. Every
 record is counted: it is kept, or set aside with a reason that contains nothing of the record.
@@ -6,9 +6,14 @@ record is counted: it is kept, or set aside with a reason that contains nothing 
 
 import gzip
 import json
+import os
+import re
 import zlib
 from codecs import BOM_UTF8
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -24,13 +29,14 @@ from cqbayes.logs.formats.importer import (
     NOT_UTF8,
     TICKS,
     Importer,
+    Request,
     SetAside,
 )
 from cqbayes.logs.formats.recognise import refuse_other
 from cqbayes.logs.quarantine import Ledger, Report
-from cqbayes.logs.schema import TURNS
+from cqbayes.logs.schema import REQUESTS
 
-MOST_BYTES_OF_ARRAY = 64_000_000  # of a .json file, which is read as a whole
+MOST_BYTES_OF_ARRAY = 64_000_000  # of JSON that is read as a whole
 
 
 MOST_CHARS = 16_000_000  # of text in a batch, but for its last record
@@ -47,14 +53,27 @@ RECORDS = 64  # of a Parquet file that are decoded at a time
 BUFFER = 1 << 20  # bytes of a Parquet column that are read at a time
 
 
-JSON_LINES = (".jsonl", ".ndjson")
+JSON_LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 
 
-SUFFIXES = (".parquet", ".json", *JSON_LINES, ".jsonl.gz", ".ndjson.gz")
+SUFFIXES = (".parquet", ".json", ".json.gz", *JSON_LINES)
 
 
-class Turns(Iterator[pa.RecordBatch]):
-    """Batches of turns in ``TURNS``, read as they are asked for; see :func:`read_turns`."""
+KINDS = 4  # of files that a message names
+
+
+DECODER = json.JSONDecoder()
+
+
+SPACE = re.compile(r"\s*")
+
+
+# Why records are set aside.
+NESTED = "lists and objects in one another, too deep to read"
+
+
+class Requests(Iterator[pa.RecordBatch]):
+    """Batches of requests in ``REQUESTS``, read as they are asked for: :func:`read_requests`."""
 
     def __init__(
         self, importer: Importer, paths: Sequence[Path], rows: int, ledger: Ledger
@@ -72,60 +91,84 @@ class Turns(Iterator[pa.RecordBatch]):
         return self._ledger.report
 
     def _stream(self, paths: Sequence[Path], rows: int) -> Iterator[pa.RecordBatch]:
-        waiting: list[dict[str, Any]] = []
+        waiting: list[Request] = []
         chars = 0
         try:
-            for path in paths:
+            for path, label in zip(paths, _labels(paths), strict=True):
                 source = _source(path, self._importer)
-                for place, record, line in source.records:
-                    found = self._rows(record, source.ticks)
+                for place, record, raw in source.records:
+                    found = self._requests(record, source.ticks)
                     if isinstance(found, str):
-                        whole = line if isinstance(record, str) else record
-                        self._ledger.put_aside(found, f"{path.name}:{place}", whole)
+                        whole = raw if isinstance(record, str) else record
+                        self._ledger.put_aside(found, f"{label}:{place}", whole)
                         continue
                     self._ledger.kept += 1
                     waiting += found
-                    chars += sum(len(row["text"] or "") for row in found)
+                    chars += sum(len(one.text or "") for one in found)
                     if len(waiting) >= rows or chars >= MOST_CHARS:
-                        yield pa.RecordBatch.from_pylist(waiting, TURNS)
+                        yield _batch(waiting)
                         waiting, chars = [], 0
             # Before the last batch, so that the quarantine file is there when that batch comes.
             self._ledger.close()
         finally:
             self._ledger.discard()
         if waiting:
-            yield pa.RecordBatch.from_pylist(waiting, TURNS)
+            yield _batch(waiting)
 
-    def _rows(
+    def _requests(
         self, record: dict[str, Any] | str, ticks: Mapping[str, int]
-    ) -> list[dict[str, Any]] | str:
-        """Rows of ``TURNS``, or why the record is set aside."""
+    ) -> list[Request] | str:
+        """The requests of a record, or why it is set aside."""
         if isinstance(record, str):
             return record
         try:
-            return self._importer.rows(record, ticks)
+            found = self._importer.requests(record, ticks)
         except SetAside as reason:
             return str(reason)
+        except RecursionError:
+            return NESTED
+        assert found, f"{self._importer.title}: a record was kept and gave no request"
+        return found
 
 
-def read_turns(
+def _batch(requests: Sequence[Request]) -> pa.RecordBatch:
+    columns = zip(*requests, strict=True)
+    return pa.RecordBatch.from_arrays(
+        [pa.array(column, field.type) for column, field in zip(columns, REQUESTS, strict=True)],
+        schema=REQUESTS,
+    )
+
+
+def _labels(paths: Sequence[Path]) -> list[str]:
+    """Names of files for places of records: from the folder on that all of them share."""
+    whole = [Path(os.path.abspath(path)) for path in paths]
+    try:
+        shared = os.path.commonpath([path.parent for path in whole])
+    except ValueError:  # on several drives
+        return [str(path) for path in paths]
+    return [path.relative_to(shared).as_posix() for path in whole]
+
+
+def read_requests(
     importer: Importer,
     path: str | Path | Sequence[str | Path],
     *,
     rows: int = 10_000,
     quarantine: str | Path | None = None,
     strict: bool = False,
-) -> Turns:
-    """Turns of users, batch by batch; a record is never in two batches.
+) -> Requests:
+    """What the records of a log say, batch by batch; a record is never in two batches.
 
-    An invalid record is set aside with all its turns, and counted in :attr:`Turns.report`: without
-    the invalid ones, the other turns would look consecutive. Memory holds a batch, and one line of
-    the file, or 64 records with their Parquet pages.
+    An invalid record is set aside alone, and counted in :attr:`Requests.report`; where a record
+    of the file holds several (a page, a trace), each of them is a record. Memory holds a batch, and
+    one line of the file, or 64 records with their Parquet pages, or a file of JSON that is not JSON
+    Lines.
 
     Args:
         importer: the log format.
-        path: a file, a folder of files, or several files: Parquet, JSON Lines (also compressed,
-            ``.gz``), or JSON with an object or an array of objects.
+        path: a file, a folder of files (also in its sub-folders), or several of them: Parquet, or
+            JSON, as JSON Lines or as an object or an array of objects, also compressed (``.gz``).
+            Which JSON it is shows by what is in the file, not by its name.
         rows: minimum number of rows in a batch; only the last batch, or one of very long texts, has
             fewer.
         quarantine: where the records that are set aside are written with place and reason, as JSON
@@ -144,9 +187,9 @@ def read_turns(
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = Path(folder) / "log.jsonl"
         ...     _ = path.write_text(json.dumps({"id": "a", "model": "gpt-4o", "messages": said}))
-        ...     stream = read_turns(load_importer("openai_chat"), path)
-        ...     [batch.select(["model", "text"]).to_pylist() for batch in stream]
-        [[{'model': 'gpt-4o', 'text': 'Why?'}]]
+        ...     stream = read_requests(load_importer("openai_chat"), path)
+        ...     [batch.select(["llm", "text"]).to_pylist() for batch in stream]
+        [[{'llm': 'gpt-4o', 'text': 'Why?'}]]
         >>> stream.report
         Report(read=1, kept=1, set_aside={}, places={})
     """
@@ -155,7 +198,7 @@ def read_turns(
     paths = files(path, SUFFIXES)
     for one in paths:
         _check(one, importer)
-    return Turns(importer, paths, rows, Ledger(quarantine, strict, tuple(paths)))
+    return Requests(importer, paths, rows, Ledger(quarantine, strict, tuple(paths)))
 
 
 def suffix(path: Path) -> str:
@@ -164,23 +207,50 @@ def suffix(path: Path) -> str:
 
 
 def files(path: str | Path | Sequence[str | Path], suffixes: Sequence[str]) -> list[Path]:
-    """The files to read: one file, the files of a folder by name, or several files.
+    """The files to read: one file, those of a folder and its sub-folders by name, or several.
+
+    Hidden files and folders are left out, and links to folders.
 
     Raises:
-        InputError: for a folder without such files, and for files of other kinds.
+        InputError: for what is not there, for a folder without such files, and for files of other
+            kinds.
     """
     if not isinstance(path, str | Path):
-        found = [Path(one) for one in path]
-    elif Path(path).is_dir():
-        found = sorted(one for one in Path(path).iterdir() if suffix(one) in suffixes)
-    else:
-        found = [Path(path)]
+        found = [file for one in path for file in files(one, suffixes)]
+        if not found:
+            raise InputError(f"expected files {', '.join(suffixes)}, got none")
+        return found
+    given = Path(path)
+    if not given.is_dir():
+        check_readable(given)
+        if suffix(given) not in suffixes:
+            raise InputError(
+                f"{given}: expected a file {', '.join(suffixes)}, got {suffix(given)!r}"
+            )
+        return [given]
+    there = _files_below(given)
+    found = [one for one in there if suffix(one) in suffixes]
     if not found:
-        raise InputError(f"{path}: expected files {', '.join(suffixes)}, got none")
-    for one in found:
-        if suffix(one) not in suffixes:
-            raise InputError(f"{one}: expected a file {', '.join(suffixes)}, got {one.suffix!r}")
+        raise InputError(
+            f"{given}: expected files {', '.join(suffixes)}, got none; {_kinds(there)}"
+        )
     return found
+
+
+def _files_below(folder: Path) -> list[Path]:
+    found = []
+    for here, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(here, name) for name in names if not name.startswith(".")]
+    return sorted(found)
+
+
+def _kinds(there: Sequence[Path]) -> str:
+    """Which files are there, by suffix."""
+    counts = Counter(suffix(one) or "without a suffix" for one in there).most_common(KINDS)
+    return (
+        "there are " + ", ".join(f"{n} {kind}" for kind, n in counts) if counts else "it is empty"
+    )
 
 
 def check_readable(path: Path) -> None:
@@ -211,12 +281,12 @@ class Found(NamedTuple):
     Attributes:
         place: number of its line, or else of the record, from 1.
         record: the record, or the reason.
-        line: the line of the file, where a record is a line.
+        raw: what stands there, where the record is invalid or is a line.
     """
 
     place: int
     record: dict[str, Any] | str
-    line: bytes | None = None
+    raw: Any = None
 
 
 class _Source(NamedTuple):
@@ -226,12 +296,11 @@ class _Source(NamedTuple):
 
 def _source(path: Path, importer: Importer) -> _Source:
     if suffix(path) != ".parquet":
-        read = _array if suffix(path) == ".json" else json_lines
-        return _Source(_unpacked(_of_format(read(path), path, importer), importer), {})
+        return _Source(_unpacked(_of_format(_json(path), path, importer), importer), {})
     with parquet(str(path), path) as file:
         schema = file.schema_arrow
     assert importer.wanted is not None
-    return _Source(_rows_of(path, importer.wanted), _ticks(schema))
+    return _Source(_unpacked(_rows_of(path, importer.wanted), importer), _ticks(schema))
 
 
 def _ticks(fields: pa.Schema | pa.StructType, before: str = "") -> dict[str, int]:
@@ -255,7 +324,7 @@ def _of_format(records: Iterator[Found], path: Path, importer: Importer) -> Iter
     known = False
     for found in records:
         if not known and not isinstance(found.record, str):
-            refuse_other(str(path), found.record, importer.signs, importer.title)
+            refuse_other(str(path), found.record, importer.signs, importer.title, importer.unpack)
             known = True
         yield found
 
@@ -265,27 +334,92 @@ def _unpacked(records: Iterator[Found], importer: Importer) -> Iterator[Found]:
         if isinstance(found.record, str):
             yield found
             continue
-        for inner in importer.unpack(found.record):
-            yield Found(found.place, inner if isinstance(inner, dict) else NOT_JSON)
+        try:
+            for part in importer.unpack(found.record):
+                is_record = isinstance(part, dict)
+                yield Found(found.place, part if is_record else NOT_JSON, part)
+        except SetAside as reason:
+            yield Found(found.place, str(reason), found.record)
+        except RecursionError:
+            yield Found(found.place, NESTED, found.record)
 
 
-def _array(path: Path) -> Iterator[Found]:
-    """The objects of a file that is one JSON text: an array of them, or one."""
-    with open(path, "rb") as file:
+def _json(path: Path) -> Iterator[Found]:
+    """The objects of a file of JSON, whatever it is called: one a line, or all as one text.
+
+    A file is JSON Lines where its first line is an object. Others are read whole; where that
+    cannot be, and the second line or the name of the file says JSON Lines, the first is damaged.
+    """
+    head = [line is not None and isinstance(_parsed(line), dict) for line in _first_lines(path)]
+    if not any(head[:1]):
+        try:
+            values = _values(path)
+        except InputError:
+            if not any(head) and suffix(path) not in JSON_LINES:
+                raise
+        else:
+            for place, record in enumerate(values, 1):
+                is_record = isinstance(record, dict)
+                yield Found(place, record if is_record else NOT_JSON, record)
+            return
+    yield from json_lines(path)
+
+
+def _first_lines(path: Path) -> list[bytes | None]:
+    return [line for _, line in islice(lines(path), 2)]
+
+
+def _values(path: Path) -> list[Any]:
+    """The elements of an array, or JSON texts one after another, of a file as a whole."""
+    with _opened(path) as (_, file):
         content = file.read(MOST_BYTES_OF_ARRAY + 1)
     if len(content) > MOST_BYTES_OF_ARRAY:
         raise InputError(
-            f"{path}: expected at most {MOST_BYTES_OF_ARRAY:,} bytes in a .json file, got more; "
-            "convert it to JSON Lines, which is read line by line: jq -c '.[]'"
+            f"{path}: expected JSON Lines, or at most {MOST_BYTES_OF_ARRAY:,} bytes of other JSON, "
+            "got more; convert it to JSON Lines, which is read line by line: jq -c '.[]'"
         )
     try:
-        found = json.loads(content.decode("utf-8-sig"))
+        said = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise InputError(f"{path}: expected UTF-8, got something else") from None
+    del content
+    found = []
+    place = 0
+    try:
+        while (place := _start(said, place)) < len(said):
+            value, place = DECODER.raw_decode(said, place)
+            found += value if isinstance(value, list) else [value]
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{path}: expected JSON, got something else in line {error.lineno}"
+        ) from None
     except (ValueError, RecursionError):
         raise InputError(f"{path}: expected JSON, got something else") from None
-    for place, record in enumerate(found if isinstance(found, list) else [found], 1):
-        yield Found(place, record if isinstance(record, dict) else NOT_JSON)
+    return found
+
+
+def _start(said: str, place: int) -> int:
+    blank = SPACE.match(said, place)
+    return place if blank is None else blank.end()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[IO[bytes], Any]]:
+    """A file as it is stored, and as it is read: unpacked where it is a gzip file.
+
+    Raises:
+        InputError: where a gzip file is damaged.
+    """
+    packed = path.suffix == ".gz"
+    with open(path, "rb") as raw:
+        try:
+            yield raw, gzip.GzipFile(fileobj=raw) if packed else raw
+        except (EOFError, OSError, zlib.error) as error:
+            if not packed:
+                raise
+            raise InputError(
+                f"{path}: expected a gzip file that can be read, got a damaged one; get it again"
+            ) from error
 
 
 def lines(path: Path, blank: bool = False) -> Iterator[tuple[int, bytes | None]]:
@@ -298,27 +432,19 @@ def lines(path: Path, blank: bool = False) -> Iterator[tuple[int, bytes | None]]
     """
     packed = path.suffix == ".gz"
     number = 0
-    with open(path, "rb") as raw:
-        file: Any = gzip.GzipFile(fileobj=raw) if packed else raw
-        try:
-            while line := file.readline(MOST_BYTES_OF_RECORD + 1):
-                number += 1
-                if packed:
-                    _check_expansion(path, raw, file)
-                if len(line) > MOST_BYTES_OF_RECORD:
-                    while line and not line.endswith(b"\n"):
-                        line = file.readline(BUFFER)
-                        if packed:
-                            _check_expansion(path, raw, file)
-                    yield number, None
-                elif blank or not line.isspace():
-                    yield number, line
-        except (EOFError, OSError, zlib.error) as error:
-            if not packed:
-                raise
-            raise InputError(
-                f"{path}: expected a gzip file that can be read, got a damaged one; get it again"
-            ) from error
+    with _opened(path) as (raw, file):
+        while line := file.readline(MOST_BYTES_OF_RECORD + 1):
+            number += 1
+            if packed:
+                _check_expansion(path, raw, file)
+            if len(line) > MOST_BYTES_OF_RECORD:
+                while line and not line.endswith(b"\n"):
+                    line = file.readline(BUFFER)
+                    if packed:
+                        _check_expansion(path, raw, file)
+                yield number, None
+            elif blank or not line.isspace():
+                yield number, line
 
 
 def json_lines(path: Path) -> Iterator[Found]:

@@ -1,24 +1,28 @@
-"""The two tables that all logs become.
+"""The tables that logs become, one after another.
 
-**Turns**: one row per request of a user, as platforms keep them. No column says which turn is a
-retrial. Every importer makes this table.
+**Requests**: what a log says, and no more: one row per record, or per message of a user where a
+record is a whole conversation. Every importer makes this table, and
+:mod:`cqbayes.logs.formats.importer` describes its columns.
+
+**Turns**: one row per request of a user. :mod:`cqbayes.logs.turns` makes them of requests.
 
 ==================  ================================================================================
 ``session_id``      string: requests of one session are one user's, one after another
-``turn``            0, 1, ... : how many messages of the user came before in the session
+``turn``            0, 1, ... : place in the session
+``guessed``         bool: no one states the session; it was guessed from words, users and times
 ``user_id``         string
 ``timestamp``       when the request was sent, UTC, or the nearest to it that the format has
-``model``           string: the LLM that answered
-``text``            string: what the user wrote; may be empty
+``model``           string: the LLM that answered; null where it is not known whose answer was shown
+``text``            string: what the user wrote; null where there are no words (a picture, a file)
 ``response_chars``  characters of the answer
 ``language``        string
 ``latency``         seconds from the request to the end of the answer
 ``cost``            dollars
 ``failed``          bool: there was no answer, because of an error or a timeout
-``regenerated``     bool: the user asked for another answer to the request before
+``regenerated``     bool: the user asked for another answer to the request before, for sure
 ``feedback``        what the user said of the answer: -1 bad, 1 good
 ``accepted``        bool: whether the user copied, merged or otherwise took the answer
-``repeated``        bool: whether the text is that of the turn before, white space folded
+``repeated``        bool: the user sent the same words again after the answer, for sure
 ==================  ================================================================================
 
 **Services**: one row per service, with its outcome. Models are fitted to this table.
@@ -41,7 +45,7 @@ retrial. Every importer makes this table.
 ``weight``             not negative; 1 where absent
 =====================  =============================================================================
 
-Null means that nothing is known. Only ``session_id``, ``turn``, ``model`` and ``repeated`` of a
+Null means that nothing is known. Only ``session_id``, ``turn``, ``guessed`` and ``repeated`` of a
 turn, and ``query_id``, ``attempt`` and ``offered`` of a service, are never null.
 """
 
@@ -49,13 +53,51 @@ import pyarrow as pa
 
 TIME = pa.timestamp("us", tz="UTC")
 
+REQUESTS = pa.schema(
+    [
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("id", pa.string()),
+        pa.field("trace", pa.string()),
+        pa.field("parent", pa.string()),
+        pa.field("session", pa.string()),
+        pa.field("user", pa.string()),
+        pa.field("owner", pa.string()),
+        pa.field("start", TIME),
+        pa.field("end", TIME),
+        pa.field("place", pa.int64()),
+        pa.field("llm", pa.string()),
+        pa.field("call", pa.string()),
+        pa.field("marks", pa.list_(pa.string())),
+        pa.field("attempts", pa.int64()),
+        pa.field("failed", pa.bool_()),
+        pa.field("feedback", pa.float64()),
+        pa.field("accepted", pa.bool_()),
+        pa.field("latency", pa.float64()),
+        pa.field("cost", pa.float64()),
+        pa.field("language", pa.string()),
+        pa.field("response_chars", pa.int64()),
+        pa.field("answer", pa.string()),
+        pa.field("turn", pa.int64()),
+        pa.field("text", pa.string()),
+        pa.field("message", pa.string()),
+        pa.field("before", pa.string()),
+        pa.field("opening", pa.string()),
+        pa.field("asked", pa.string()),
+        pa.field("history", pa.string()),
+        pa.field("system", pa.string()),
+        pa.field("after", pa.int64()),
+        pa.field("tools", pa.bool_()),
+    ]
+)
+
 TURNS = pa.schema(
     [
         pa.field("session_id", pa.string(), nullable=False),
         pa.field("turn", pa.int32(), nullable=False),
+        pa.field("guessed", pa.bool_(), nullable=False),
         pa.field("user_id", pa.string()),
         pa.field("timestamp", TIME),
-        pa.field("model", pa.string(), nullable=False),
+        pa.field("model", pa.string()),
         pa.field("text", pa.string()),
         pa.field("response_chars", pa.int64()),
         pa.field("language", pa.string()),

@@ -1,9 +1,9 @@
 """Log-densities of preference models: prior, likelihood of every row, posterior.
 
 All are functions of the unconstrained vector of :func:`cqbayes.preference.layout`. A model with
-linear utilities and the plain outcome uses the fast likelihood of
-:mod:`cqbayes.choice.linear_likelihood`. Other models use automatic differentiation. Both ways give
-the same results.
+linear utilities, of a clean log or of one that shows choices through a channel, uses the fast
+likelihood of :mod:`cqbayes.choice.linear_likelihood`. Other models use automatic differentiation,
+row by row. Both ways give the same results.
 """
 
 from collections.abc import Callable
@@ -15,12 +15,13 @@ from numpyro.infer.util import potential_energy
 
 from cqbayes.choice.data import ChoiceData
 from cqbayes.choice.linear_likelihood import (
+    Inner,
     LinearRows,
     anchored,
     linear_log_likelihood,
     linear_rows,
 )
-from cqbayes.preference import PreferenceModel, Sizes, layout, mnl, outcomes, sizes_of
+from cqbayes.preference import Channel, PreferenceModel, Sizes, layout, mnl, outcomes, sizes_of
 
 
 def log_prior(model: PreferenceModel, sizes: Sizes) -> Callable[[Array], Array]:
@@ -54,35 +55,42 @@ def general_log_posterior(
 
 def has_linear_likelihood(model: PreferenceModel) -> bool:
     """Whether :mod:`cqbayes.choice.linear_likelihood` applies to the model."""
-    return model.linear is not None and model.outcome is mnl
+    known = model.outcome is mnl or isinstance(model.outcome, Channel)
+    return model.linear is not None and known
 
 
 class LinearTarget(NamedTuple):
     """The posterior of a model with linear utilities, in parts.
 
-    ``log p(v | data) = log_prior(v) + linear_log_likelihood(weights(v), rows)`` up to a constant.
+    ``log p(v | data) = log_prior(v) + linear_log_likelihood(inner(v), rows)`` up to a constant.
     """
 
     log_prior: Callable[[Array], Array]
-    weights: Callable[[Array], Array]
+    inner: Callable[[Array], Inner]
     rows: LinearRows
 
     def density(self, vector: Array) -> Array:
-        return self.log_prior(vector) + linear_log_likelihood(self.weights(vector), self.rows)
+        return self.log_prior(vector) + linear_log_likelihood(self.inner(vector), self.rows)
 
     def anchored(self, vector: Array) -> "LinearTarget":
         """The same density up to a constant; its differences from ``vector`` are more precise."""
-        return self._replace(rows=anchored(self.rows, self.weights(vector)))
+        return self._replace(rows=anchored(self.rows, self.inner(vector)))
 
 
 def linear_target(model: PreferenceModel, data: ChoiceData) -> LinearTarget:
     """The parts of the posterior, for a model with :func:`has_linear_likelihood`."""
     assert model.linear is not None
     linear, form = model.linear, layout(model, sizes_of(data))
+    channel = model.outcome if isinstance(model.outcome, Channel) else None
+
+    def inner(vector: Array) -> Inner:
+        params = form.params(vector)
+        return Inner(linear.weights(params), None if channel is None else channel.rates(params))
+
     return LinearTarget(
         log_prior=log_prior(model, sizes_of(data)),
-        weights=lambda vector: linear.weights(form.params(vector)),
-        rows=linear_rows(linear.features, data),
+        inner=inner,
+        rows=linear_rows(linear.features, data, clean=channel is None),
     )
 
 
@@ -90,10 +98,10 @@ def log_posterior(model: PreferenceModel, data: ChoiceData) -> Callable[[Array],
     """Unnormalised log-posterior density of the unconstrained vector ``[parameter]``.
 
     It includes the log-Jacobian of the constraining transforms, as HMC and Laplace need. If
-    utilities are linear, its gradient is written by hand and exists in reverse mode only;
-    ``model._replace(linear=None)`` gives the same density by automatic differentiation. Each call
-    of ``log_posterior`` brings the rows into their layout: call it once, outside of compiled code
-    and loops.
+    utilities are linear, its gradient exists in reverse mode only;
+    ``model._replace(linear=None)`` gives the same density row by row. Each call of
+    ``log_posterior`` brings the rows into their layout: call it once, outside of compiled code and
+    loops.
     """
     if has_linear_likelihood(model):
         return linear_target(model, data).density

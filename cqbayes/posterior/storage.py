@@ -2,13 +2,30 @@
 
 A file holds the groups of :func:`cqbayes.posterior.datatree.to_datatree` and a group ``state`` with
 the posterior's own arrays: a loaded posterior gives exactly the draws of the saved one. The file's
-attributes hold the model's name and settings, the engine's report, versions, the seed, and a
-SHA-256 of all names and numbers.
+attributes hold the model's name and settings, the engine's report, versions, the seed, what is said
+of the data, and a SHA-256 of all names and numbers.
+
+A group ``services`` keeps a few columns of the data that were fitted, one row per service, for
+later checks of what would be routed by the posterior:
+
+==============  ====================================================================================
+``query``       int32: services with the same number are of one query
+``attempt``     int32: 1 for a query's first service, 2 for the next, ...
+``offered``     bool ``[obs, llm]``: whose answers were shown
+``chosen``      int32: 0 for a retry, ``j + 1`` for the answer of LLM ``j``, -1 where none was seen
+``propensity``  float64: probability with which query and assortment were picked; NaN where unknown
+``time``        int64: seconds since 1970, UTC; -1 where unknown
+``user``        int32: services with the same number are of one user; -1 where unknown
+``split``       int8: 0 for rows that were fitted, others for rows that were held out
+==============  ====================================================================================
+
+There is no text in it. A column that is not known is not there.
 """
 
 import hashlib
 import importlib.util
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +35,7 @@ import numpy as np
 
 from cqbayes._tools.files import replacing_folder, write_netcdf
 from cqbayes._tools.provenance import provenance
+from cqbayes._tools.tables import refuse
 from cqbayes.choice.data import ChoiceData
 from cqbayes.errors import InputError
 from cqbayes.posterior.datatree import coordinates, to_datatree
@@ -26,13 +44,27 @@ from cqbayes.posterior.online_gaussian import OnlineGaussian
 from cqbayes.posterior.posteriors import Draws, Gaussian, Posterior
 from cqbayes.preference import PreferenceModel, Sizes, layout
 
-FORMAT = "cqbayes posterior 1"
+FORMAT = "cqbayes posterior 2"
 MOST_BYTES = 8 * 2**30  # a file that unpacks to more is refused before it is read
 _KINDS = {kind.__name__: kind for kind in (Gaussian, Draws, OnlineGaussian)}
 _SIGNED = (
     *("format", "kind", "model", "sizes", "llms", "engine", "status", "reason", "stats"),
-    *("versions", "seed"),
+    *("versions", "seed", "verdict"),
 )
+SERVICES = "services"  # the group
+_ROW = ("obs",)
+COLUMNS: dict[str, tuple[type, tuple[str, ...]]] = {
+    "query": (np.int32, _ROW),
+    "attempt": (np.int32, _ROW),
+    "offered": (np.bool_, (*_ROW, "llm")),
+    "chosen": (np.int32, _ROW),
+    "propensity": (np.float64, _ROW),
+    "time": (np.int64, _ROW),
+    "user": (np.int32, _ROW),
+    "split": (np.int8, _ROW),
+}
+_LEAST = {"query": 0, "attempt": 1, "chosen": -1, "time": -1, "user": -1, "split": 0}
+_COMPRESSED = {"zlib": True, "complevel": 4, "shuffle": True}
 _FAILED = (Status.NOT_FINITE, Status.NOT_POSITIVE_DEFINITE)  # the posterior is a mere stand-in
 
 
@@ -43,11 +75,17 @@ class Stored(NamedTuple):
         posterior: gives the same draws as the saved posterior.
         info: the engine's report.
         tree: all groups, for ArviZ.
+        verdict: what is said of the data, as it was given to :func:`save_posterior`, such as
+            :meth:`cqbayes.diagnostics.data_verdict.DataVerdict.from_dict` takes it; or None.
+        columns: those of the services that were kept, see :mod:`cqbayes.posterior.storage`; or
+            None.
     """
 
     posterior: Posterior
     info: InferenceInfo
     tree: Any
+    verdict: dict[str, Any] | None = None
+    columns: Any = None
 
 
 def save_posterior(
@@ -58,6 +96,8 @@ def save_posterior(
     data: ChoiceData | None = None,
     llms: list[str] | None = None,
     seed: int | None = None,
+    verdict: Mapping[str, Any] | None = None,
+    columns: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Any:
     """Writes a posterior as NetCDF, or as Zarr if the name ends in ``.zarr``.
@@ -71,13 +111,15 @@ def save_posterior(
         data: the choices, for the groups that need them.
         llms: names of the LLMs.
         seed: the seed of the JAX key; it is written into the file.
+        verdict: what is said of the data, in types that JSON has.
+        columns: of the services that were fitted, by the names above, to be kept with it.
         options: further arguments of :func:`cqbayes.posterior.datatree.to_datatree`.
 
     Returns:
         The ``DataTree`` that was written.
 
     Raises:
-        InputError: for a posterior that :func:`load_posterior` would refuse.
+        InputError: for a posterior, a verdict or columns that :func:`load_posterior` would refuse.
 
     Example:
         >>> import jax, cqbayes, tempfile
@@ -102,6 +144,8 @@ def save_posterior(
     if info.verdict in _FAILED:
         raise InputError(f"{path}: a failed fit is not saved; {info.verdict.meaning}")
     _check_proper(str(path), posterior)
+    services = None if columns is None else _services(columns, posterior.sizes.num_llms)
+    said = None if verdict is None else _plain_json(verdict)
     if path.suffix == ".zarr":
         _check_zarr()
         _check_replaceable(path)
@@ -122,6 +166,13 @@ def save_posterior(
     )
     if seed is not None:
         tree.attrs["seed"] = seed
+    if said is not None:
+        tree.attrs["verdict"] = said
+    if services is not None:
+        if path.suffix == ".nc":  # Zarr compresses by itself
+            for column in services.variables.values():
+                column.encoding = dict(_COMPRESSED)
+        tree[SERVICES] = xr.DataTree(services)
     tree.attrs["checksum"] = checksum(tree)
     if path.suffix == ".zarr":
         with replacing_folder(path) as temporary:
@@ -150,7 +201,8 @@ def load_posterior(
     Raises:
         InputError: for another kind of file, a wrong checksum, another model, other LLMs or users,
             names or shapes that do not fit the model, numbers that are not finite, a covariance
-            that is not positive definite, or draws that do not vary.
+            that is not positive definite, draws that do not vary, or columns of services that
+            cannot be.
     """
     path = Path(path)
     if model is not None and not isinstance(model, PreferenceModel):
@@ -169,6 +221,7 @@ def load_posterior(
         kind = _KINDS[tree.attrs["kind"]]
         fields = {str(name): jnp.asarray(v.values) for name, v in tree["state"].data_vars.items()}
         engine, reason = tree.attrs["engine"], tree.attrs["reason"]
+        verdict = json.loads(tree.attrs["verdict"]) if "verdict" in tree.attrs else None
     except (KeyError, TypeError, ValueError, AttributeError):
         raise InputError(f"{path}: expected all attributes of format {FORMAT!r}") from None
     if llms is not None and list(llms) != names:
@@ -181,7 +234,13 @@ def load_posterior(
     posterior = kind(**fields, model=model, sizes=sizes)
     _check_names(path, posterior, tree["posterior"].coords, names, users)
     _check_proper(str(path), posterior)
-    return Stored(posterior, InferenceInfo(engine, jnp.array(int(status)), stats, reason), tree)
+    columns = None
+    if SERVICES in tree.children:
+        columns = tree[SERVICES].to_dataset()
+        _check_services(str(path), columns, len(names))
+        columns = columns.assign_coords(llm=names) if "llm" in columns.dims else columns
+    info = InferenceInfo(engine, jnp.array(int(status)), stats, reason)
+    return Stored(posterior, info, tree, verdict, columns)
 
 
 def describe(model: PreferenceModel) -> dict[str, Any]:
@@ -196,20 +255,85 @@ def describe(model: PreferenceModel) -> dict[str, Any]:
 
 
 def checksum(tree: Any) -> str:
-    """SHA-256 of a file's contents: names, shapes and numbers of all groups, and attributes."""
+    """SHA-256 of a file's contents: attributes, and of all variables names, dimensions and numbers.
+
+    The order of dimensions counts, and whether a variable is a coordinate. That of variables does
+    not: file formats do not keep it, and variables are found by name.
+    """
     digest = hashlib.sha256()
     signed = {name: str(tree.attrs.get(name)) for name in _SIGNED}
     digest.update(json.dumps(signed, sort_keys=True).encode())
-    for group in sorted(tree.children):
-        variables = tree[group].dataset.variables
-        for name in sorted(map(str, variables)):
-            values = np.asarray(variables[name].values)
+    for node in sorted(tree.subtree, key=lambda node: node.path):
+        group = node.dataset
+        for name in sorted(map(str, group.variables)):
+            variable = group.variables[name]
+            values = np.asarray(variable.values)
             if values.dtype.kind in "OUT":  # text, whose type depends on the file format
                 values = np.frombuffer(json.dumps(values.tolist()).encode(), np.uint8)
             kind = "b" if values.dtype == bool else values.dtype.str
-            digest.update(f"{group}/{name} {kind} {values.shape}".encode())
+            place = [node.path, name, name in group.coords, list(map(str, variable.dims))]
+            digest.update(json.dumps([*place, kind, values.shape]).encode())
             digest.update(np.ascontiguousarray(values).tobytes())
     return digest.hexdigest()
+
+
+def _plain_json(verdict: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(dict(verdict), allow_nan=False)
+    except (TypeError, ValueError):
+        raise InputError(
+            "verdict: expected a dictionary in types that JSON has, and finite numbers, got others"
+        ) from None
+
+
+def _services(columns: Mapping[str, Any], num_llms: int) -> Any:
+    """The group of services, in the types of :data:`COLUMNS`."""
+    import xarray as xr
+
+    unknown = [name for name in columns if name not in COLUMNS]
+    if unknown:
+        raise InputError(f"columns: expected some of {', '.join(COLUMNS)}, got {unknown[0]}")
+    found = {}
+    for name, values in columns.items():
+        kind, dims = COLUMNS[name]
+        given = cast = np.asarray(values)
+        fits = given.dtype.kind in "biuf" and given.ndim == len(dims)
+        if fits:
+            with np.errstate(invalid="ignore"):
+                cast = given.astype(kind)
+            fits = np.array_equal(cast, given, equal_nan=kind is np.float64)
+        if not fits:
+            raise InputError(
+                f"columns: expected {name} in {np.dtype(kind)} with {len(dims)} dimensions, got "
+                f"{given.dtype} with {given.ndim}, or a value that is not of this type"
+            )
+        found[name] = (dims, cast)
+    lengths = {name: len(values) for name, (_, values) in found.items()}
+    if len(set(lengths.values())) > 1:
+        raise InputError(f"columns: expected one length, got {lengths}")
+    made = xr.Dataset(found)
+    _check_services("columns", made, num_llms)
+    return made
+
+
+def _check_services(where: str, columns: Any, num_llms: int) -> None:
+    """Refuses columns of another type than those of :data:`COLUMNS`, and values that cannot be."""
+    kinds = {str(n): (v.dtype.type, tuple(v.dims)) for n, v in columns.variables.items()}
+    wrong = [name for name, kind in kinds.items() if COLUMNS.get(name) != kind]
+    if wrong:
+        raise InputError(f"{where}: expected services as save_posterior keeps them, not {wrong[0]}")
+    if columns.sizes.get("llm", num_llms) != num_llms:
+        raise InputError(f"{where}: expected offered for {num_llms} LLMs")
+    values = {name: columns[name].values for name in kinds}
+    for name, least in _LEAST.items():
+        refuse(where, values.get(name, np.array([least])) < least, f"{name} of at least {least}")
+    chosen = values.get("chosen", np.zeros(0, np.int32))
+    refuse(where, chosen > num_llms, f"chosen of at most {num_llms}")
+    picked = values.get("propensity", np.ones(0))
+    refuse(where, (picked <= 0) | (picked > 1), "propensity in (0, 1]")
+    if "offered" in values and len(chosen):
+        shown = np.take_along_axis(values["offered"], np.maximum(chosen, 1)[:, None] - 1, axis=1)
+        refuse(where, (chosen > 0) & ~shown[:, 0], "a chosen LLM that was offered")
 
 
 def _arrays(posterior: Posterior) -> dict[str, Any]:

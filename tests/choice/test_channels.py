@@ -11,16 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from cqbayes.choice.channels import Outcomes, log_sum, log_total
+from cqbayes.choice.channels import Seen, channel_rates, followed_by, seen_log_probability
 from cqbayes.choice.data import SILENCE
-from cqbayes.choice.mnl import log_probabilities
+from cqbayes.choice.mnl import MNL, log_probabilities
+from cqbayes.errors import InputError
+from cqbayes.preference import shown_through
 
 LEFT, MISTAKEN = abandonment(), misclassified()
 BOTH = {
     "mistaken after leaving": (
         misclassified(LEFT),
         lambda q, r, c, d: {
-            "base": {"base": None, "leave": q, "acknowledged": r},
+            "base": {"base": None, "leaves": q, "goes_on": r},
             "sensitivity": c,
             "specificity": d,
         },
@@ -29,8 +31,8 @@ BOTH = {
         abandonment(MISTAKEN),
         lambda q, r, c, d: {
             "base": {"base": None, "sensitivity": c, "specificity": d},
-            "leave": q,
-            "acknowledged": r,
+            "leaves": q,
+            "goes_on": r,
         },
     ),
 }
@@ -55,6 +57,9 @@ def test_probabilities_sum_to_one_in_any_order(order, row, each):
     assert found.sum() == pytest.approx(1, abs=1e-12)
     assert (found[1:-1][~offered] == 0).all()
     assert (found[1:-1][offered] > 0).all()
+    with jax.enable_x64(True):
+        labels = jnp.array([*range(utility.size + 1), SILENCE])
+        np.testing.assert_allclose(np.exp(law.log_prob(labels)), found, rtol=1e-12)
 
 
 UTILITY = jnp.array([[0.3, -1.0, 2.0], [5.0, 0.0, -5.0], [1.0, 1.0, 1.0]])
@@ -68,7 +73,7 @@ def matrix(model, params, utility, offered):
 
 def test_abandonment_is_the_formula():
     base = np.exp(np.asarray(log_probabilities(UTILITY, OFFERED), float))
-    params = {"base": None, "leave": 0.3, "acknowledged": 0.6}
+    params = {"base": None, "leaves": 0.3, "goes_on": 0.6}
     seen = matrix(LEFT, params, UTILITY, OFFERED)
     np.testing.assert_allclose(seen[:2, 0], 0.7 * base[:2, 0], rtol=1e-5)
     np.testing.assert_allclose(seen[:, 1:-1], 0.6 * base[:, 1:], rtol=1e-5)
@@ -95,14 +100,14 @@ def test_without_errors_it_is_the_choice_itself():
     faultless = {"base": None, "sensitivity": 1.0, "specificity": 1.0}
     law = MISTAKEN.outcome(faultless, UTILITY, OFFERED)
     np.testing.assert_allclose(law.log_probs, exact, rtol=1e-6)
-    patient = {"base": None, "leave": 0.0, "acknowledged": 1.0}
+    patient = {"base": None, "leaves": 0.0, "goes_on": 1.0}
     law = LEFT.outcome(patient, UTILITY, OFFERED)
     np.testing.assert_allclose(law.log_probs[:, :-1], exact, rtol=1e-6)
     assert (law.log_probs[:, -1] == -jnp.inf).all()
 
 
 def test_where_satisfaction_never_shows_all_is_a_retry_or_silence():
-    law = LEFT.outcome({"base": None, "leave": 0.3, "acknowledged": 0.0}, UTILITY, OFFERED)
+    law = LEFT.outcome({"base": None, "leaves": 0.3, "goes_on": 0.0}, UTILITY, OFFERED)
     assert (law.log_probs[:, 1:-1] == -jnp.inf).all()
     np.testing.assert_allclose(jnp.exp(law.log_probs).sum(axis=-1), 1, rtol=1e-6)
 
@@ -124,40 +129,92 @@ def test_derivatives_are_finite_where_outcomes_are_impossible(order):
             assert all(np.isfinite(x).all() for x in jax.tree.leaves(found))
 
 
+RATES = channel_rates(retry=(0.5, 0.3, 0.2), taken=(0.1, 0.6, 0.3))
+
+
+def by_hand(utility, offered, rates):
+    """Probabilities of what one row shows, from sums of exponentials."""
+    offered = np.asarray(offered)
+    odds = np.exp(np.asarray(utility, float)) * offered
+    retry, taken = 1 / (1 + odds.sum()), odds / (1 + odds.sum())
+    rates = np.asarray(rates, float)
+    spread = rates[0, 1] * retry * offered / np.sum(offered)
+    return np.array(
+        [
+            rates[0, 0] * retry + rates[1, 0] * taken.sum(),
+            *(spread + rates[1, 1] * taken),
+            rates[0, 2] * retry + rates[1, 2] * taken.sum(),
+        ]
+    )
+
+
 def test_sampling_has_the_probabilities(key):
     """Chi-squared over 40,000 draws; a seed is fixed, so the test does not flicker."""
-    chance = np.array([0.4, 0.25, 0.0, 0.15, 0.2])
-    law = Outcomes(jnp.log(chance), silence=True)
-    drawn = np.asarray(law.sample(key, (40_000,)))
+    chance = by_hand(UTILITY[0], OFFERED[0], RATES)
+    drawn = np.asarray(Seen(UTILITY[0], OFFERED[0], RATES, silence=True).sample(key, (40_000,)))
     counts = np.array([(drawn == label).sum() for label in (0, 1, 2, 3, SILENCE)])
     assert counts[2] == 0
-    assert stats.chisquare(counts[chance > 0], 40_000 * chance[chance > 0]).pvalue > 1e-3
+    expected = 40_000 * chance[chance > 0] / chance.sum()  # rates are rounded
+    assert stats.chisquare(counts[chance > 0], expected).pvalue > 1e-3
     assert counts.sum() == drawn.size
 
 
 def test_distribution_keeps_numpyro_conventions():
-    law = Outcomes(jnp.log(jnp.full((5, 2, 4), 0.25)), silence=True, validate_args=True)
+    utility, offered = jnp.zeros((5, 2, 3)), jnp.ones((5, 2, 3), bool)
+    law = Seen(utility, offered, RATES, silence=True, validate_args=True)
     assert (law.batch_shape, law.event_shape) == ((5, 2), ())
     assert law.sample(jax.random.key(0), (7,)).shape == (7, 5, 2)
     assert law.log_prob(jnp.zeros((7, 5, 2), int)).shape == (7, 5, 2)
     assert law.expand((3, 5, 2)).sample(jax.random.key(0)).shape == (3, 5, 2)
     again = jax.tree.unflatten(*reversed(jax.tree.flatten(law)))
     assert again.silence
-    for label in (-2, 3):
+    np.testing.assert_array_equal(again.log_probs, law.log_probs)
+    for label in (-2, 4):
         with pytest.warns(UserWarning, match="Out-of-support"):
             law.log_prob(jnp.full((5, 2), label))
-    quiet = Outcomes(jnp.log(jnp.array([0.5, 0.5, 0.0])), validate_args=False)
-    assert quiet.log_prob(jnp.array(SILENCE)) == -jnp.inf
-    assert quiet.log_prob(jnp.array(2)) == -jnp.inf
-    assert quiet.log_prob(jnp.array(3)) == -jnp.inf
 
 
-def test_sums_of_impossible_things():
-    nothing = jnp.full(3, -jnp.inf)
-    assert log_total(nothing) == -jnp.inf
-    np.testing.assert_array_equal(jax.grad(log_total)(nothing), 0)
-    some = jnp.array([-jnp.inf, 0.0, jnp.log(3.0)])
-    assert float(log_total(some)) == pytest.approx(np.log(4))
-    np.testing.assert_allclose(jax.grad(log_total)(some), [0, 0.25, 0.75], rtol=1e-6)
-    found = log_sum(jnp.array([0.0, -jnp.inf]), jnp.array([0.0, -jnp.inf]))
-    np.testing.assert_allclose(found, [np.log(2), -np.inf], rtol=1e-6)
+@pytest.mark.parametrize("label", [-2, 2, 4])
+def test_what_is_no_label_is_impossible(label):
+    """A number beyond the labels, or an LLM that was not offered, whatever the rates."""
+    row = (UTILITY[0], OFFERED[0], jnp.array(label))
+    assert seen_log_probability(RATES, *row) == -jnp.inf
+    np.testing.assert_array_equal(jax.grad(seen_log_probability, 1)(RATES, *row), 0)
+
+
+@pytest.mark.parametrize("utility", [2.0, -3.0])
+def test_a_rate_of_zero_has_a_slope(utility):
+    """Nobody leaves. Silence were more likely if some did, by P(retry) / P(silence)."""
+
+    def silence(leaves):
+        rates = channel_rates(retry=(1 - leaves, 0, leaves), taken=(0, 0.7, 0.3))
+        row = (jnp.array([utility]), jnp.array([True]), jnp.array(SILENCE))
+        return seen_log_probability(rates, *row)
+
+    expected = 1 / (0.3 * np.exp(utility))
+    assert float(jax.grad(silence)(0.0)) == pytest.approx(expected, rel=1e-5)
+    assert float(jax.hessian(silence)(0.0)) == pytest.approx(-(expected**2), rel=1e-5)
+
+
+def test_llms_can_come_first():
+    """``axis`` is the axis of the LLMs."""
+    for label in (0, 1, 3, SILENCE):
+        seen = jnp.full(len(UTILITY), label)
+        last = seen_log_probability(RATES, UTILITY, OFFERED, seen)
+        first = seen_log_probability(RATES, UTILITY.T, OFFERED.T, seen, axis=0)
+        np.testing.assert_allclose(first, last, rtol=1e-6)
+        alone = by_hand(UTILITY[1], OFFERED[1], RATES)[label]
+        np.testing.assert_allclose(np.exp(last[1]), alone, rtol=1e-5)
+
+
+def test_one_channel_after_another():
+    """The matrix product, with silence kept: a user who left is not heard by what comes next."""
+    then = channel_rates(retry=(0.7, 0.1, 0.2), taken=(0.2, 0.5, 0.3))
+    kept = np.vstack([np.asarray(then), [0, 0, 1]])
+    np.testing.assert_allclose(followed_by(RATES, then), np.asarray(RATES) @ kept, rtol=1e-6)
+
+
+def test_a_channel_goes_on_a_multinomial_logit_only():
+    odd = disjoint_mnl()._replace(outcome=lambda params, *row: MNL(*row))
+    with pytest.raises(InputError, match="expected a model whose outcome is mnl or a Channel"):
+        shown_through(odd, lambda params: RATES)

@@ -1,12 +1,16 @@
-"""The fast likelihood against automatic differentiation and against NumPy in double precision."""
+"""The fast likelihood, of a clean log and through a channel, against the plain one."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 
-from cqbayes.choice.data import ChoiceData
+from cqbayes.choice.channels import Seen, channel_rates
+from cqbayes.choice.data import SILENCE, ChoiceData
 from cqbayes.choice.linear_likelihood import (
+    LANES,
+    Inner,
     anchored,
     information,
     linear_log_likelihood,
@@ -16,111 +20,136 @@ from cqbayes.choice.mnl import log_probability
 from cqbayes.posterior.log_densities import log_posterior
 from cqbayes.preference import layout, load_model, program, sizes_of
 
-
-def _features(context):
-    return jnp.concatenate([jnp.ones_like(context[:1]), context])
+RATES = channel_rates(retry=(0.6, 0.1, 0.3), taken=(0.1, 0.7, 0.2))
 
 
-def _plain(weights, data: ChoiceData):
-    utility = weights[:, 0] + data.context @ weights[:, 1:].T
-    return jnp.sum(data.weight * log_probability(utility, data.offered, data.choice))
+def _features(at):
+    return jnp.concatenate([jnp.ones_like(at.context[:1]), at.context])
+
+
+def _plain(inner, data: ChoiceData):
+    utility = inner.weights[:, 0] + data.context @ inner.weights[:, 1:].T
+    if inner.rates is None:
+        each = log_probability(utility, data.offered, data.choice)
+    else:
+        each = Seen(utility, data.offered, inner.rates, silence=True).log_prob(data.choice)
+    return jnp.sum(data.weight * each)
 
 
 @pytest.fixture(scope="module")
-def data(choices):
+def clean(choices):
     data, _ = choices(seed=1, num_obs=700, num_llms=5, dim=3)
     weight = np.random.default_rng(0).integers(0, 3, 700)  # zeros among them
     return ChoiceData(data.context, data.offered, data.choice, jnp.asarray(weight, jnp.float32))
 
 
+@pytest.fixture(scope="module")
+def hidden(clean):
+    """The same with silence, and with rows that offer nothing."""
+    row = jnp.arange(clean.num_obs)
+    choice = jnp.where(row % 5 == 0, SILENCE, clean.choice)
+    offered = clean.offered & (row % 7 > 0)[:, None]
+    choice = jnp.where(row % 7 > 0, choice, 0)
+    return ChoiceData(clean.context, offered, choice, clean.weight)
+
+
+@pytest.fixture(params=[None, RATES], ids=["clean", "channel"])
+def case(request, clean, hidden):
+    """A log with the rates of its channel, as data and in the layout of the fast likelihood."""
+    data = clean if request.param is None else hidden
+
+    def rows(data=data, lanes=LANES):
+        return linear_rows(_features, data, lanes, clean=request.param is None)
+
+    return data, request.param, rows
+
+
+def _close(found, expected, **tolerance):
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, **tolerance)
+
+
 @pytest.mark.parametrize("lanes", [64, 512, 4096])
 @pytest.mark.parametrize("scale", [0.5, 20.0])
-def test_value_gradient_and_information_are_those_of_autodiff(data, lanes, scale, key):
-    rows = linear_rows(_features, data, lanes)
-    weights = scale * jax.random.normal(key, (5, 4))
-    value, slope = jax.jit(jax.value_and_grad(linear_log_likelihood))(weights, rows)
-    expected, expected_slope = jax.value_and_grad(_plain)(weights, data)
+def test_value_gradient_and_information_are_those_of_autodiff(case, lanes, scale, key):
+    data, rates, rows = case
+    rows = rows(lanes=lanes)
+    inner = Inner(scale * jax.random.normal(key, (5, 4)), rates)
+    value, slope = jax.jit(jax.value_and_grad(linear_log_likelihood))(inner, rows)
+    expected, expected_slope = jax.value_and_grad(_plain)(inner, data)
     np.testing.assert_allclose(value, expected, rtol=2e-5)
-    np.testing.assert_allclose(linear_log_likelihood(weights, rows), value, rtol=1e-6)
-    np.testing.assert_allclose(slope, expected_slope, atol=2e-3)
-    curvature = -jax.hessian(_plain)(weights, data)
-    np.testing.assert_allclose(information(weights, rows), curvature, atol=2e-3)
+    np.testing.assert_allclose(linear_log_likelihood(inner, rows), value, rtol=1e-6)
+    _close(slope, expected_slope, atol=2e-3, rtol=2e-6)
+    flat, unravel = ravel_pytree(inner)
+    curvature = -jax.hessian(lambda v: _plain(unravel(v), data))(flat)
+    np.testing.assert_allclose(information(inner, rows), curvature, atol=2e-3, rtol=2e-6)
 
 
-def test_many_weights_at_once(data, key):
-    rows = linear_rows(_features, data)
+def test_many_weights_at_once(case, key):
+    _, rates, rows = case
     weights = jax.random.normal(key, (6, 5, 4))
-    together = jax.vmap(jax.value_and_grad(linear_log_likelihood), (0, None))(weights, rows)
+    many = Inner(weights, None if rates is None else jnp.stack([rates] * 6))
+    together = jax.vmap(jax.value_and_grad(linear_log_likelihood), (0, None))(many, rows())
     for i, alone in enumerate(weights):
-        value, slope = jax.value_and_grad(linear_log_likelihood)(alone, rows)
+        value, slope = jax.value_and_grad(linear_log_likelihood)(Inner(alone, rates), rows())
         np.testing.assert_allclose(together[0][i], value, rtol=1e-5)
-        np.testing.assert_allclose(together[1][i], slope, atol=1e-3)
+        np.testing.assert_allclose(together[1].weights[i], slope.weights, atol=1e-3)
 
 
-def test_an_anchor_keeps_differences_exact(choices, key):
-    """Against NumPy in double precision; the plain single-precision difference is far off."""
+@pytest.mark.parametrize("rates", [None, RATES], ids=["clean", "channel"])
+def test_an_anchor_keeps_differences_exact(rates, choices, key):
+    """Against double precision; the plain single-precision difference is far off."""
     data, _ = choices(seed=2, num_obs=40_000, num_llms=5, dim=3)
-    anchor = jax.random.normal(key, (5, 4))
-    rows = anchored(linear_rows(_features, data), anchor)
-    weights = anchor + 1e-3 * jax.random.normal(jax.random.key(1), anchor.shape)
-
-    def exact(weights):
-        w, x = np.asarray(weights, np.float64), np.asarray(data.context, np.float64)
-        utility = w[:, 0] + x @ w[:, 1:].T
-        total = 1 + np.sum(np.exp(utility) * np.asarray(data.offered), axis=1)
-        taken = np.where(
-            data.choice > 0,
-            np.take_along_axis(utility, np.maximum(data.choice, 1)[:, None] - 1, 1).T[0],
-            0,
+    anchor = Inner(jax.random.normal(key, (5, 4)), rates)
+    rows = anchored(linear_rows(_features, data, clean=rates is None), anchor)
+    moved = Inner(anchor.weights + 1e-3 * jax.random.normal(jax.random.key(1), (5, 4)), rates)
+    gain = linear_log_likelihood(moved, rows)
+    plain = _plain(moved, data) - _plain(anchor, data)
+    with jax.enable_x64(True):
+        exact = jax.tree.map(
+            lambda x: np.asarray(x, np.result_type(x, np.float64)), (moved, anchor)
         )
-        return np.sum(taken - np.log(total))
-
-    gain = linear_log_likelihood(weights, rows)
-    truth = exact(weights) - exact(anchor)
-    plain = _plain(weights, data) - _plain(anchor, data)
+        truth = _plain(exact[0], data) - _plain(exact[1], data)
     assert abs(gain - truth) < 1e-4
     assert abs(plain - truth) > 10 * abs(gain - truth)
-    assert linear_log_likelihood(anchor, rows) == 0
+    assert abs(linear_log_likelihood(anchor, rows)) < (1e-12 if rates is None else 1e-4)
 
 
-def test_extreme_utilities_stay_finite(data):
-    rows = linear_rows(_features, data)
+def test_extreme_utilities_stay_finite(case):
+    _, rates, rows = case
     for scale in (1e4, -1e4):
-        value, slope = jax.value_and_grad(linear_log_likelihood)(jnp.full((5, 4), scale), rows)
-        assert np.isfinite(value)
-        assert np.isfinite(slope).all()
+        inner = Inner(jnp.full((5, 4), scale), rates)
+        found = jax.value_and_grad(linear_log_likelihood)(inner, rows())
+        assert all(np.isfinite(x).all() for x in jax.tree.leaves(found))
 
 
-def test_rows_of_weight_zero_are_not_seen(data, key):
+def test_rows_of_weight_zero_are_not_seen(case, key):
+    data, rates, rows = case
     broken = ChoiceData(
         jnp.where(data.weight[:, None] > 0, data.context, jnp.nan),
         data.offered,
         data.choice,
         data.weight,
     )
-    weights = jax.random.normal(key, (5, 4))
-    for a, b in zip(
-        jax.value_and_grad(linear_log_likelihood)(weights, linear_rows(_features, data)),
-        jax.value_and_grad(linear_log_likelihood)(weights, linear_rows(_features, broken)),
-        strict=True,
-    ):
-        np.testing.assert_array_equal(a, b)
+    inner = Inner(jax.random.normal(key, (5, 4)), rates)
+    gain = jax.value_and_grad(linear_log_likelihood)
+    _close(gain(inner, rows()), gain(inner, rows(broken)), rtol=0)
 
 
-def test_density_is_the_same_by_every_way(data, key):
-    """Hand-written gradient, automatic differentiation, and NumPyro's own program."""
+def test_density_is_the_same_by_every_way(clean, key):
+    """Chunk by chunk, row by row, and by NumPyro's own program."""
     from numpyro.infer.util import potential_energy
 
     model = load_model("disjoint_mnl")
-    vector = jax.random.normal(key, (layout(model, sizes_of(data)).size,))
-    form = layout(model, sizes_of(data))
+    vector = jax.random.normal(key, (layout(model, sizes_of(clean)).size,))
+    form = layout(model, sizes_of(clean))
 
     def by_numpyro(vector):
-        return -potential_energy(program(model), (data,), {}, form.unravel(vector))
+        return -potential_energy(program(model), (clean,), {}, form.unravel(vector))
 
     ways = [
-        log_posterior(model, data),
-        log_posterior(model._replace(linear=None), data),
+        log_posterior(model, clean),
+        log_posterior(model._replace(linear=None), clean),
         by_numpyro,
     ]
     values, slopes = zip(*(jax.value_and_grad(way)(vector) for way in ways), strict=True)

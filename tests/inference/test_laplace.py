@@ -4,9 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cqbayes.models.abandonment import abandonment
+from cqbayes.models.attempt_mnl import attempt_mnl
 from cqbayes.models.disjoint_mnl import disjoint_mnl
+from cqbayes.models.misclassified import misclassified
 
-from cqbayes.choice.data import choice_data
+from cqbayes.choice.data import SILENCE, ChoiceData, choice_data
 from cqbayes.errors import InputError
 from cqbayes.inference import laplace
 from cqbayes.inference.infer import infer
@@ -21,7 +24,7 @@ LINEAR = [name for name in model_names() if has_linear_likelihood(load_model(nam
 def test_curvature_is_the_hessian_by_autodiff(name, choices):
     """Also where weights are not linear in the parameters: hierarchies, factors, horseshoes."""
     model = load_model(name)
-    data, _ = choices(seed=0, num_obs=300)
+    data, _ = choices(seed=0, num_obs=300, full=True)
     vector = 0.3 * jax.random.normal(jax.random.key(1), (layout(model, sizes_of(data)).size,))
     found = laplace.surface(model, data)
     general = log_posterior(model._replace(linear=None), data)
@@ -32,6 +35,59 @@ def test_curvature_is_the_hessian_by_autodiff(name, choices):
     hessian = -jax.jit(jax.hessian(general))(vector)
     scale = np.abs(hessian).max()
     np.testing.assert_allclose(jax.jit(found.curvature)(vector), hessian, atol=1e-4 * scale)
+
+
+EVERY_CHANNEL = {
+    "users leave": abandonment(goes_on=(2.0, 2.0)),
+    "acceptances show": abandonment(goes_on=1.0),
+    "no acceptance shows": abandonment(goes_on=0.0),
+    "what fit takes": misclassified(abandonment(attempt_mnl(), goes_on=(2.0, 2.0))),
+    "the other way round": attempt_mnl(abandonment(misclassified(), goes_on=(2.0, 2.0))),
+}
+
+
+def logged(num_obs: int, silent: str) -> ChoiceData:
+    """Services of two LLMs, with silence, rows that offer nothing, and rows of weight zero."""
+    rng = np.random.default_rng(5)
+    offered = rng.random((num_obs, 3)) < 0.5
+    choice = [rng.choice([0, SILENCE, *(1 + np.flatnonzero(row))]) for row in offered]
+    choice = np.where(offered.any(axis=1), choice, 0)
+    if silent == "no acceptance shows":
+        choice = np.where(choice > 0, SILENCE, choice)
+    weight, attempt = np.arange(num_obs) % 3, 1 + np.arange(num_obs) % 7
+    return choice_data(rng.normal(size=(num_obs, 2)), offered, choice, weight, attempt=attempt)
+
+
+@pytest.mark.parametrize("name", EVERY_CHANNEL)
+def test_channels_have_the_same_density_row_by_row(name):
+    """Value, slope and curvature in double precision."""
+    model = EVERY_CHANNEL[name]
+    assert has_linear_likelihood(model)
+    with jax.enable_x64(True):
+        data = logged(90, name)
+        assert not data.offered.any(axis=1).all()
+        size = layout(model, sizes_of(data)).size
+        vector = jnp.asarray(np.random.default_rng(1).normal(size=size))
+        general = log_posterior(model._replace(linear=None), data)
+        found = laplace.surface(model, data)
+        by_rows = jax.jit(lambda v: (*jax.value_and_grad(general)(v), -jax.hessian(general)(v)))
+        by_chunks = jax.jit(lambda v: (*found.value_and_slope(v), found.curvature(v)))
+        for ours, expected in zip(by_chunks(vector), by_rows(vector), strict=True):
+            np.testing.assert_allclose(ours, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_channels_are_fitted_alike_row_by_row():
+    model = EVERY_CHANNEL["what fit takes"]
+    with jax.enable_x64(True):
+        data = logged(400, "some")
+        fits = [
+            jax.jit(lambda d, m=m: laplace.fit(jax.random.key(0), m, d))(data)
+            for m in (model, model._replace(linear=None))
+        ]
+    (ours, info), (theirs, expected) = fits
+    assert int(info.status) == int(expected.status) == Status.OK
+    np.testing.assert_allclose(ours.location, theirs.location, atol=1e-6)
+    np.testing.assert_allclose(ours.factor, theirs.factor, atol=1e-6)
 
 
 @pytest.mark.parametrize("at_once", [5 * 200 * 4, 1_000_000])

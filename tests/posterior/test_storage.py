@@ -27,6 +27,20 @@ from cqbayes.posterior.storage import checksum, load_posterior, save_posterior
 from cqbayes.preference import PreferenceModel, Sizes, layout, load_model, sizes_of
 
 LLMS = ["small", "medium", "large", "xlarge"]
+VERDICT = {"ok": False, "findings": [{"name": "few_rows", "level": "warn", "value": 3.0}]}
+# As many services as LLMs, so that their dimensions could be taken for each other.
+COLUMNS = {
+    "query": np.array([0, 1, 1, 2]),
+    "attempt": np.array([1, 1, 2, 1]),
+    "offered": np.array(
+        [[True, False, False, True], [True] * 4, [False, True, True, False], [True] * 4]
+    ),
+    "chosen": np.array([4, 0, 2, -1]),
+    "propensity": np.array([0.25, np.nan, 1.0, 0.5]),
+    "time": np.array([1_700_000_000, -1, 1_700_000_001, 4_000_000_000]),
+    "user": np.array([0, -1, -1, 1]),
+    "split": np.array([0, 0, 0, 1]),
+}
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +62,8 @@ def fits(data) -> dict[str, tuple[Any, InferenceInfo]]:
 @pytest.fixture(scope="module")
 def saved(fits, data, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("saved") / "fit.nc"
-    save_posterior(path, *fits["Gaussian"], data=data, llms=LLMS, num_draws=50)
+    kept = {"verdict": VERDICT, "columns": COLUMNS}
+    save_posterior(path, *fits["Gaussian"], data=data, llms=LLMS, num_draws=50, **kept)
     return path
 
 
@@ -98,6 +113,46 @@ def test_all_groups_are_there_with_named_coordinates(stored, data):
     versions = json.loads(tree.attrs["versions"])
     assert {"cqbayes", "jax", "numpyro"} <= set(versions)
     assert json.loads(tree.attrs["model"])["settings"]["prior_sd"] == 0.8
+
+
+@pytest.mark.parametrize("name", ["fit.nc", "fit.zarr"])
+def test_what_is_kept_of_the_log_comes_back_as_it_was(fits, tmp_path, name):
+    path = tmp_path / name
+    save_posterior(path, *fits["Gaussian"], llms=LLMS, verdict=VERDICT, columns=COLUMNS)
+    found = load_posterior(path)
+    assert found.verdict == VERDICT
+    assert set(found.columns.data_vars) == set(COLUMNS)
+    for column, values in COLUMNS.items():
+        np.testing.assert_array_equal(found.columns[column], values)
+    assert found.columns["offered"].sel(llm="xlarge").values.tolist() == [True, True, False, True]
+    assert found.columns["propensity"].dtype == np.float64
+    assert all(column.dtype.kind in "bif" for column in found.tree["services"].variables.values())
+    assert found.tree["posterior"]["llm"].values.tolist() == LLMS
+    save_posterior(path, *fits["Gaussian"], columns={"chosen": [1, 0]})
+    found = load_posterior(path)
+    assert found.verdict is None
+    assert list(found.columns) == ["chosen"]
+    save_posterior(path, *fits["Gaussian"])
+    assert load_posterior(path).columns is None
+
+
+def test_many_services_are_a_small_file(fits, tmp_path):
+    num, rng = 200_000, np.random.default_rng(0)
+    query = np.sort(rng.integers(0, num // 2, num))
+    offered = np.eye(4, dtype=bool)[rng.integers(0, 4, num)]
+    columns = {
+        "query": query,
+        "attempt": rng.integers(1, 4, num),
+        "offered": offered,
+        "chosen": np.where(rng.random(num) < 0.5, 0, offered.argmax(axis=1) + 1),
+        "propensity": rng.choice([0.25, 0.5], num),
+        "time": 1_700_000_000 + 3 * query,
+        "split": np.zeros(num),
+    }
+    save_posterior(tmp_path / "with.nc", *fits["Gaussian"], columns=columns)
+    save_posterior(tmp_path / "without.nc", *fits["Gaussian"])
+    more = (tmp_path / "with.nc").stat().st_size - (tmp_path / "without.nc").stat().st_size
+    assert more < 6 * num, "bytes; 33 in memory"
 
 
 def test_pointwise_likelihood_is_that_of_numpy(stored, data):
@@ -207,7 +262,7 @@ def _resigned(path: Path, change: Callable[[Any], None]) -> None:
 
 
 def test_one_changed_number_is_noticed(stored):
-    for group, name in (("state", "location"), ("posterior", "theta"), ("observed_data", "choice")):
+    for group, name in (("state", "location"), ("posterior", "theta"), ("services", "time")):
         original = stored.read_bytes()
 
         def change(file: h5py.File, at: str = f"{group}/{name}") -> None:
@@ -220,8 +275,80 @@ def test_one_changed_number_is_noticed(stored):
     load_posterior(stored)
 
 
-def test_a_changed_status_is_noticed(stored):
-    _changed(stored, lambda file: file.attrs.__setitem__("status", "poor_mixing"))
+CHANGES: dict[str, Callable[[Any], Any]] = {
+    "a bit": lambda group: group.assign(chosen=group["chosen"] ^ 1),
+    "dimensions": lambda group: group.assign(offered=(("llm", "obs"), group["offered"].values)),
+    "names": lambda group: group.rename(query="attempt", attempt="query"),
+    "the name of a dimension": lambda group: group.rename(obs="row"),
+    "rows": lambda group: group.isel(obs=[1, 0, 2, 3]),
+    "LLMs": lambda group: group.assign(offered=group["offered"].isel(llm=[1, 0, 2, 3])),
+    "a column less": lambda group: group.drop_vars("split"),
+    "a column as coordinate": lambda group: group.set_coords("time"),
+    "a type": lambda group: group.assign(chosen=group["chosen"].astype(np.int64)),
+    "all of it": lambda group: xr.Dataset(),
+}
+
+
+def test_services_that_were_changed_are_noticed(fits, tmp_path):
+    from cqbayes._tools.files import write_netcdf
+
+    path = tmp_path / "fit.nc"
+    save_posterior(path, *fits["Gaussian"], columns=COLUMNS)
+    tree = load_posterior(path).tree
+    original = tree["services"].to_dataset()
+    write_netcdf(tree, path)
+    load_posterior(path)  # it is the change that is refused, not that it was written again
+    for what, change in CHANGES.items():
+        tree["services"] = xr.DataTree(change(original))
+        write_netcdf(tree, path)
+        with pytest.raises(InputError, match="checksum is off"):
+            pytest.fail(f"{what}: {load_posterior(path)}")
+    del tree["services"]
+    write_netcdf(tree, path)
+    with pytest.raises(InputError, match="checksum is off"):
+        load_posterior(path)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"texts": [1]}, "expected some of query, attempt, .*, got texts"),
+        ({"query": ["a"]}, "expected query in int32 with 1 dimensions, got <U1 with 1"),
+        ({"query": [0.5]}, "expected query in int32 .* a value that is not of this type"),
+        ({"query": [2**40]}, "expected query in int32 .* a value that is not of this type"),
+        ({"query": [[1]]}, "expected query in int32 with 1 dimensions, got int64 with 2"),
+        ({"time": [np.nan]}, "expected time in int64 .* a value that is not of this type"),
+        ({"query": [0, 1], "chosen": [0]}, "expected one length"),
+        ({"offered": [[True] * 3]}, "expected offered for 4 LLMs"),
+        ({"attempt": [1, 0]}, "expected attempt of at least 1, not so in row 1"),
+        ({"chosen": [1, 5]}, "expected chosen of at most 4, not so in row 1"),
+        ({"propensity": [0.5, 0.0]}, r"expected propensity in \(0, 1\], not so in row 1"),
+        ({"offered": [[True, False, True, True]], "chosen": [2]}, "a chosen LLM that was offered"),
+    ],
+)
+def test_columns_that_cannot_be_are_not_saved(fits, tmp_path, columns, message):
+    with pytest.raises(InputError, match=message):
+        save_posterior(tmp_path / "fit.nc", *fits["Gaussian"], columns=columns)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("verdict", [{"value": np.nan}, {"value": np.ones(1)}, ["a"]])
+def test_a_verdict_that_json_does_not_have_is_not_saved(fits, tmp_path, verdict):
+    with pytest.raises(InputError, match="types that JSON has, and finite numbers"):
+        save_posterior(tmp_path / "fit.nc", *fits["Gaussian"], verdict=verdict)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("status", "poor_mixing"),
+        ("verdict", json.dumps({**VERDICT, "ok": True})),
+        ("llms", json.dumps(LLMS[::-1])),
+    ],
+)
+def test_a_changed_attribute_is_noticed(stored, name, value):
+    _changed(stored, lambda file: file.attrs.__setitem__(name, value))
     with pytest.raises(InputError, match="checksum is off"):
         load_posterior(stored)
 
@@ -242,6 +369,9 @@ def test_a_changed_status_is_noticed(stored):
         ),
         (lambda t: t.attrs.update(format="another 3"), "expected a file of format"),
         (lambda t: t.attrs.update(status="fine"), "expected all attributes"),
+        (lambda t: t.attrs.update(verdict="fine"), "expected all attributes"),
+        (lambda t: t["services"]["chosen"].values.fill(3), "a chosen LLM that was offered, not so"),
+        (lambda t: t["services"]["attempt"].values.fill(0), "attempt of at least 1, not so"),
     ],
 )
 def test_states_that_cannot_be_are_refused(stored, change, message):

@@ -50,6 +50,83 @@ class SetAside(Exception):
     """Raised to set a record aside. Its text is one of the reasons, and nothing from the file."""
 
 
+class Request(NamedTuple):
+    """What a log says of one request to an LLM, and no more: a row of ``REQUESTS``.
+
+    Digests are of :func:`cqbayes.logs.formats.messages.digest`. They stand for what is not kept: a
+    conversation is sent again with every request of it.
+
+    Attributes:
+        kind: ``request``; ``span``, a record that is no request to an LLM and says where others
+            belong; ``score``, an opinion of the record ``id``, or else of the ``trace``.
+        id: of the record.
+        trace: of one run of a program; never a conversation's.
+        parent: id of the record in which this one happened.
+        session: what a client or a tool calls the session, or the conversation that the record is.
+        user: the person who asked.
+        owner: who owns the key or the application, which is no user.
+        start, end: when the request was sent, and when its answer was complete.
+        place: 0, 1, ... where the file itself states the order of a session's requests.
+        llm: the LLM that answered.
+        call: kind of the call, as the log names it; None where it is not named.
+        marks: tags, names and tasks that say what the request is for.
+        attempts: how often the gateway had tried before.
+        failed: whether there was no answer, because of an error.
+        feedback: what the user said of the answer: -1 bad, 1 good.
+        accepted: whether the user copied, merged or otherwise took the answer.
+        latency: seconds.
+        cost: dollars.
+        language: of the text.
+        response_chars: characters of the answer.
+        answer: digest of the answer, as the same message would have in a later request.
+        turn: messages of the user before the last one in the array of messages.
+        text: the user's last message in words; None where it has none.
+        message: digest of that message, of all that is in it; None where it is empty, or where no
+            message of a user is there.
+        before: digest of the user's message before that one.
+        opening: digest of the user's first message.
+        asked: digest of all messages of the user before the last one, chained; None for none.
+        history: digest of all messages of user and assistant before the user's last, chained;
+            None for none.
+        system: digest of the system's messages.
+        after: messages of assistants and tools after the user's last one, but for empty ones.
+        tools: whether any of those is the result of a tool.
+    """
+
+    kind: str = "request"
+    id: str | None = None
+    trace: str | None = None
+    parent: str | None = None
+    session: str | None = None
+    user: str | None = None
+    owner: str | None = None
+    start: datetime | None = None
+    end: datetime | None = None
+    place: int | None = None
+    llm: str | None = None
+    call: str | None = None
+    marks: tuple[str, ...] = ()
+    attempts: int | None = None
+    failed: bool | None = None
+    feedback: float | None = None
+    accepted: bool | None = None
+    latency: float | None = None
+    cost: float | None = None
+    language: str | None = None
+    response_chars: int | None = None
+    answer: str | None = None
+    turn: int | None = None
+    text: str | None = None
+    message: str | None = None
+    before: str | None = None
+    opening: str | None = None
+    asked: str | None = None
+    history: str | None = None
+    system: str | None = None
+    after: int | None = None
+    tools: bool | None = None
+
+
 def _itself(record: Record) -> Iterable[Any]:
     return (record,)
 
@@ -59,21 +136,20 @@ class Importer(NamedTuple):
 
     Attributes:
         title: name of the format for users.
-        rows: ``(record, ticks) -> rows of TURNS``, as dictionaries in which what is absent is
-            null; raises :class:`SetAside`. ``ticks`` gives the ticks per second of times that are
-            whole numbers, by the field's name with dots; for other fields the importer must know
-            them. A record without a turn of a user gives no rows.
+        requests: ``(record, ticks) -> requests``, at least one; raises :class:`SetAside`.
+            ``ticks`` gives the ticks per second of times that are whole numbers, by the field's
+            name with dots; for other fields the importer must know them.
+        transport: how the format distinguishes a request that a program sent again after an error
+            from a user who asked again, or that it does not.
         unpack: ``record -> records``, where one line of JSON holds several.
         wanted: whether a column of Parquet is read, by its name with dots; None where the format
             is not known in Parquet.
         check: refuses a Parquet file by its name and schema.
         signs: sets of field names; a record of the format has all fields of one set.
-        transport: how the format distinguishes a request that a program sent again after an error
-            from a user who asked again, or that it does not.
     """
 
     title: str
-    rows: Callable[[Record, Mapping[str, int]], list[dict[str, Any]]]
+    requests: Callable[[Record, Mapping[str, int]], list[Request]]
     transport: str
     unpack: Callable[[Record], Iterable[Any]] = _itself
     wanted: Callable[[str], bool] | None = None

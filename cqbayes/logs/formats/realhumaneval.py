@@ -11,21 +11,18 @@ Parquet, or JSON Lines with the same names, made of the study's chat logs. What 
 ``user_text``       string
 ``response_chars``  if present: characters of the answer
 ``copied``          if present: whether code of the answer was copied
-``kind``            if present: ``verbatim_retry`` is a text that is the same as the one before
 ==================  ================================================================================
 
-``gap_s``, ``sim_prev`` and ``n_context_msgs`` stay unread: later stages measure such things
-themselves, the same in all formats. All other values of ``kind`` are a rough heuristic on words,
-not labels.
+``gap_s``, ``sim_prev``, ``n_context_msgs`` and ``kind`` stay unread: later stages measure such
+things themselves, the same in all formats. ``kind`` is a rough heuristic on words, but for
+``verbatim_retry``, which is the same text as the one before, and that the texts show.
 
-**Times have no date.** ``timestamp`` is 1970-01-01 plus ``t_s``, so order and gaps within one
+**Times have no date.** ``start`` is 1970-01-01 plus ``t_s``, so order and gaps within one
 programmer are right, but dates and the order between programmers have no meaning.
 
-A session is a programmer at a task. Errors are not recorded: a request that a program sent again
-cannot be distinguished from a user who asked again.
-
-``session_id`` is ``<programmer_id>/<task_name>``, ``user_id`` the programmer, ``accepted`` is
-``copied`` and ``timestamp`` 1970-01-01 plus ``t_s``.
+A session is a programmer at a task, ``<programmer_id>/<task_name>``, and ``turn`` its order.
+Errors are not recorded: a request that a program sent again cannot be distinguished from a user who
+asked again. ``accepted`` is ``copied``.
 
 Reference:
     Mozannar et al., *The RealHumanEval: Evaluating Large Language Models' Abilities to Support
@@ -44,16 +41,15 @@ from cqbayes.logs.formats.importer import (
     MOST_BYTES,
     NO_TIMESTAMP,
     Importer,
+    Request,
     SetAside,
     name,
-    optional_name,
     text,
 )
-from cqbayes.logs.formats.messages import count, identifier, number
+from cqbayes.logs.formats.messages import count, identifier, number, read_messages
 
 NEEDED = ("programmer_id", "task_name", "turn", "model", "user_text")
-OPTIONAL = ("t_s", "response_chars", "copied", "kind")
-VERBATIM = "verbatim_retry"
+OPTIONAL = ("t_s", "response_chars", "copied")
 
 # Why requests are set aside.
 NO_PROGRAMMER = "no programmer_id"
@@ -61,7 +57,6 @@ NO_TASK = "no task_name"
 NO_TURN = "no turn"
 NO_MODEL = "no model"
 NO_TEXT = "no user_text"
-NO_KIND = "a kind that is no string"
 NO_BOOL = "a copied that is neither true nor false"
 
 
@@ -73,7 +68,7 @@ def _is_wanted(column: str) -> bool:
     return column in (*NEEDED, *OPTIONAL)
 
 
-def _rows(record: Mapping[str, Any], ticks: Mapping[str, int]) -> list[dict[str, Any]]:
+def _requests(record: Mapping[str, Any], ticks: Mapping[str, int]) -> list[Request]:
     user = identifier(record.get("programmer_id"))
     if user is None:
         raise SetAside(NO_PROGRAMMER)
@@ -88,23 +83,28 @@ def _rows(record: Mapping[str, Any], ticks: Mapping[str, int]) -> list[dict[str,
         at = None if seconds is None else EPOCH + timedelta(seconds=seconds)
     except OverflowError:
         raise SetAside(NO_TIMESTAMP) from None
-    row = {
-        "session_id": f"{user}/{name(record, 'task_name', NO_TASK)}",
-        "turn": turn,
-        "user_id": user,
-        "timestamp": at,
-        "model": name(record, "model", NO_MODEL),
-        "text": text(record.get("user_text"), MOST_BYTES, NO_TEXT),
-        "response_chars": count(record.get("response_chars"), 2**63 - 1),
-        "accepted": copied,
-        "repeated": turn > 0 and optional_name(record, "kind", NO_KIND) == VERBATIM,
-    }
-    return [row]
+    said = text(record.get("user_text"), MOST_BYTES, NO_TEXT)
+    (message,) = read_messages([{"role": "user", "content": said}])
+    found = Request(
+        session=f"{user}/{name(record, 'task_name', NO_TASK)}",
+        user=user,
+        start=at,
+        place=turn,
+        llm=name(record, "model", NO_MODEL),
+        accepted=copied,
+        response_chars=count(record.get("response_chars"), 2**63 - 1),
+        turn=turn,
+        text=message.text,
+        message=message.digest,
+        after=0,
+        tools=False,
+    )
+    return [found]
 
 
 IMPORTER = Importer(
     "RealHumanEval",
-    _rows,
+    _requests,
     transport="cannot be told apart: errors are not recorded",
     wanted=_is_wanted,
     check=_check,

@@ -4,12 +4,14 @@ This prevents that a file is read as another format with some of the same fields
 LiteLLM has an array of messages, but is not a whole conversation.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
 
 from cqbayes.errors import InputError
-from cqbayes.logs.formats.importer import importer_names, load_importer
+from cqbayes.logs.formats.importer import SetAside, importer_names, load_importer
 
 Signs = tuple[tuple[str, ...], ...]
+Unpack = Callable[[Mapping[str, Any]], Iterable[Any]]
 
 SURE = 2  # with so many fields, no other format is considered
 SERVICES_FORMAT = "services"
@@ -26,14 +28,22 @@ def strength(fields: Collection[str], signs: Signs) -> int:
     return max((len(sign) for sign in signs if all(n in fields for n in sign)), default=0)
 
 
-def refuse_other(where: str, fields: Collection[str], signs: Signs, expected: str) -> None:
+def refuse_other(
+    where: str,
+    fields: Collection[str],
+    signs: Signs,
+    expected: str,
+    unpack: Unpack = lambda record: (record,),
+) -> None:
     """Refuses a record that looks more like another format than like the one expected.
 
     Args:
         where: the file.
-        fields: names of the record's fields, or of the file's columns.
+        fields: names of the file's columns, or a record, of which also the first part is looked
+            at: of a page, say.
         signs: of the format that is expected.
         expected: its title.
+        unpack: how it takes a record apart.
 
     Raises:
         InputError: names the other format.
@@ -44,21 +54,28 @@ def refuse_other(where: str, fields: Collection[str], signs: Signs, expected: st
         cqbayes.errors.InputError: log.jsonl: expected messages, got what looks like LiteLLM; \
 read it as format litellm
     """
-    own = strength(fields, signs)
+    own = _strength_of_any(fields, signs, unpack)
     if own >= SURE:
         return
-    known = _known()
-    name = max(known, key=lambda other: strength(fields, known[other][1]))
-    title, found = known[name]
-    if strength(fields, found) > own:
+    best, name, title = strength(fields, OF_SERVICES), SERVICES_FORMAT, "a long table of services"
+    for other in importer_names():
+        importer = load_importer(other)
+        found = _strength_of_any(fields, importer.signs, importer.unpack)
+        if found > best:
+            best, name, title = found, other, importer.title
+    if best > own:
         raise InputError(
             f"{where}: expected {expected}, got what looks like {title}; read it as format {name}"
         )
 
 
-def _known() -> Mapping[str, tuple[str, Signs]]:
-    found = {name: load_importer(name) for name in importer_names()}
-    return {
-        SERVICES_FORMAT: ("a long table of services", OF_SERVICES),
-        **{name: (importer.title, importer.signs) for name, importer in found.items()},
-    }
+def _strength_of_any(fields: Collection[str], signs: Signs, unpack: Unpack) -> int:
+    """Of the record, or of the first of those that it holds."""
+    found = strength(fields, signs)
+    if not isinstance(fields, Mapping):
+        return found
+    try:
+        first = next(iter(unpack(fields)), None)
+    except (SetAside, RecursionError):
+        return found
+    return max(found, strength(first, signs)) if isinstance(first, Mapping) else found

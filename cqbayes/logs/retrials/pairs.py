@@ -161,7 +161,7 @@ def pairs(turns: pa.Table, encoder: Any = None) -> Pairs:
     Turns that failed are skipped: the turns around them make a pair.
 
     Args:
-        turns: columns of ``TURNS``, sorted as by :func:`cqbayes.logs.retrials.chains.in_order`.
+        turns: columns of ``TURNS``, with the turns of a session together and in order.
         encoder: a sentence encoder, for the feature ``meaning``.
 
     Raises:

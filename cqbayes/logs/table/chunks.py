@@ -1,5 +1,6 @@
 """From files to chunks: rows of Parquet, CSV and JSON Lines, and lines that are not rows."""
 
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -25,6 +26,8 @@ from cqbayes.logs.table.validation import CODE, ENCODING, LINE, LONG_TEXT, RECOR
 NEEDED = ("query_id", "attempt", "offered", "chosen")  # columns; in JSON, nulls may be left out
 MOST_BYTES_OF_BATCH = 64_000_000  # as in the file, without the last row
 MOST_IGNORED = 50  # names of unknown columns that are reported
+# Where pandas writes the index of a table, and how it reads it again; no one means it.
+_INDEX = re.compile(r"|Unnamed: \d+(?:\.\d+)*|__index_level_\d+__")
 NULLABLE = pa.schema([field.with_nullable(True) for field in SERVICES])
 
 
@@ -86,14 +89,21 @@ class Reader(NamedTuple):
     ignored: dict[str, None]
 
 
-def reader_of(path: Path, rename: Mapping[str, str], rows: int) -> Reader:
-    """Opens and checks a file once; refuses a file from which no row can be read."""
+def reader_of(path: Path, rename: Mapping[str, str], rows: int, numbers: bool) -> Reader:
+    """Opens and checks a file once; refuses a file from which no row can be read.
+
+    Args:
+        path: of the file.
+        rename: names of columns, ``{theirs: ours}``.
+        rows: maximum number of rows in a chunk.
+        numbers: whether attempts are numbered by their times where the file does not have them.
+    """
     ignored: dict[str, None] = {}
     kind = suffix(path)
     if kind == ".parquet":
         with parquet(str(path), path) as file:
             schema = file.schema_arrow
-        columns = _columns(path, schema.names, rename, ignored)
+        columns = _columns(path, schema.names, rename, numbers, ignored)
         for ours, theirs in columns.items():
             with _named(path):
                 check_type(schema.field(theirs).type, SERVICES.field(ours))
@@ -105,9 +115,16 @@ def reader_of(path: Path, rename: Mapping[str, str], rows: int) -> Reader:
             raise InputError(
                 f"{path}: expected a CSV with the names of its columns, got no such row"
             )
-        columns = _columns(path, header.cells, rename, ignored)
+        columns = _columns(path, header.cells, rename, numbers, ignored)
         cells = {ours: header.cells.index(theirs) for ours, theirs in columns.items()}
         return Reader(lambda number: _csv_chunks(path, cells, rows, number), ignored)
+    if kind.startswith(".json") and not kind.startswith(".jsonl"):
+        first = next(json_lines(path), None)
+        if first is not None and isinstance(first.record, str):
+            raise InputError(
+                f"{path}: expected JSON Lines, an object in each line, got something else; pandas "
+                "writes them with to_json(orient='records', lines=True)"
+            )
     return Reader(lambda number: _json_chunks(path, rename, ignored, rows, number), ignored)
 
 
@@ -121,7 +138,11 @@ def _named(path: Path) -> Iterator[None]:
 
 
 def _columns(
-    path: Path, names: Sequence[str], rename: Mapping[str, str], ignored: dict[str, None]
+    path: Path,
+    names: Sequence[str],
+    rename: Mapping[str, str],
+    numbers: bool,
+    ignored: dict[str, None],
 ) -> dict[str, str]:
     """Column names in the file, by our names."""
     check_columns(f"{path}: rename", names, list(rename))
@@ -135,6 +156,14 @@ def _columns(
         else:
             _ignore(theirs, ignored)
     _refuse_other(path, found, names)
+    lacks = [name for name in NEEDED if name not in found]
+    if lacks == ["attempt"] and "timestamp" in found:
+        if not numbers:
+            raise InputError(
+                f"{path}: expected columns {', '.join(NEEDED)}; no attempt; sort='memory' numbers "
+                "attempts by timestamp"
+            )
+        return found
     check_columns(str(path), found, NEEDED)
     return found
 
@@ -146,7 +175,7 @@ def _refuse_other(path: Path, ours: Collection[str], theirs: Collection[str]) ->
 
 
 def _ignore(name: str, ignored: dict[str, None]) -> None:
-    if len(ignored) < MOST_IGNORED:
+    if len(ignored) < MOST_IGNORED and not _INDEX.fullmatch(name):
         ignored[name[:64]] = None
 
 
@@ -162,11 +191,23 @@ def _chunk(
     code = np.zeros(count, np.int8)
     for _, wrong in columns.values():
         code = np.where((wrong > 0) & ((code == 0) | (wrong < code)), wrong, code)
-    arrays = [columns[n][0] if n in columns else nothing(count, n) for n in SERVICES.names]
-    rows = pa.RecordBatch.from_arrays(arrays, schema=NULLABLE)
+    arrays = {n: columns[n][0] if n in columns else nothing(count, n) for n in SERVICES.names}
+    arrays["chosen"] = _whole_names(arrays["offered"], arrays["chosen"])
+    rows = pa.RecordBatch.from_arrays(list(arrays.values()), schema=NULLABLE)
     for i in np.flatnonzero(code):
         faults.append(Fault(file, int(line[i]), RULES[code[i] - 1], record(int(i))))
     return Chunk(rows, np.full(count, file), line, faults, code > 0)
+
+
+def _whole_names(offered: pa.Array, chosen: pa.Array) -> pa.Array:
+    """Names that are whole numbers: beside missing ones pandas writes 1 as 1.0."""
+    pointed = pc.MatchSubstringOptions(r"^\d+\.0$")
+    found = pc.call_function("match_substring_regex", [chosen], pointed)
+    if not found.true_count:
+        return chosen
+    found = validation.column_numbers(found, False) & validation.not_among(offered, chosen)
+    cut = pc.call_function("utf8_slice_codeunits", [chosen], pc.SliceOptions(0, -2))
+    return pc.call_function("if_else", [pa.array(found), cut, chosen])
 
 
 def _parquet_chunks(
@@ -320,8 +361,8 @@ def _csv_chunks(path: Path, columns: Mapping[str, int], rows: int, number: int) 
 def _strings(cells: Sequence[str], ours: str) -> tuple[pa.Array, np.ndarray]:
     field = SERVICES.field(ours)
     column = pa.array(cells, pa.string())
-    if field.type != pa.string():
-        column = pc.call_function("utf8_trim_whitespace", [column])
-    empty = pc.call_function("equal", [column, pa.scalar("")])
-    none = pa.scalar(None, pa.string())
-    return from_arrow(pc.call_function("if_else", [empty, none, column]), field)
+    if ours == "text":
+        empty = pc.call_function("equal", [column, pa.scalar("")])
+        none = pa.scalar(None, pa.string())
+        column = pc.call_function("if_else", [empty, none, column])
+    return from_arrow(column, field)

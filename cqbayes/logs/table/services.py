@@ -8,7 +8,7 @@ a quarantine file.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,7 @@ from cqbayes.logs.records import files
 from cqbayes.logs.schema import SERVICES
 from cqbayes.logs.table import validation
 from cqbayes.logs.table.chunks import (
+    MOST_BYTES_OF_BATCH,
     MOST_IGNORED,
     NULLABLE,
     Chunk,
@@ -27,10 +28,15 @@ from cqbayes.logs.table.chunks import (
     reader_of,
     records_of,
 )
+from cqbayes.logs.table.ordering import Order, order_of
 from cqbayes.logs.table.sorting import by_query
 from cqbayes.logs.table.validation import RULES, Checker
 
 SUFFIXES = (".parquet", ".csv", ".jsonl", ".ndjson", ".csv.gz", ".jsonl.gz", ".ndjson.gz")
+JSON = (".json", ".json.gz")  # also JSON Lines, but in a folder they may be anything
+MOST_IN_MEMORY = 5_000_000  # rows that are sorted there
+
+Sort = bool | Literal["memory"]
 
 
 class ServicesReport(NamedTuple):
@@ -44,6 +50,8 @@ class ServicesReport(NamedTuple):
             ``file:row``, from 1.
         ignored: columns that are not in the schema.
         notes: remarks on the log as a whole; present once all of it is read.
+        out_of_order: rows that stood after a later attempt of their query, and were sorted; 0
+            without ``sort``.
     """
 
     read: int
@@ -52,6 +60,7 @@ class ServicesReport(NamedTuple):
     places: dict[str, tuple[str, ...]]
     ignored: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    out_of_order: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """The counts as a dictionary for JSON."""
@@ -75,26 +84,29 @@ def read_services(
     rows: int = 65_536,
     quarantine: str | Path | None = None,
     strict: bool = False,
-    sort: bool = False,
+    sort: Sort = False,
     memory: str = "1GB",
 ) -> "ServiceBatches":
     """The services of a log, batch by batch; rows that break a rule are set aside.
 
     Columns have the names of :mod:`cqbayes.logs.schema`; others are ignored and named in the
-    report. In a CSV an empty cell is null, the LLMs in ``offered`` are split by ``|``, and an
-    ``embedding`` is a list in JSON. A time without a zone is UTC; a whole number is milliseconds.
-    Rows of a query must stand in the order of their attempts; ``sort`` sorts others.
+    report. In a CSV an empty cell is null, the LLMs in ``offered`` are split by ``|``, and lists
+    may stand as JSON, Python or NumPy write them. A time without a zone is UTC; a whole number is
+    milliseconds. Rows of a query must stand in the order of their attempts; ``sort`` sorts others.
 
     Args:
         path: a file, a folder of files, or several files: Parquet, CSV, or JSON Lines, the last two
-            also compressed, ``.gz``.
+            also compressed, ``.gz``. A file ``.json`` of JSON Lines is read where it is named.
         rename: names of columns, ``{theirs: ours}``.
         rows: maximum number of rows in a batch.
         quarantine: where rows that are set aside are written with place and reason, as JSON Lines;
             the file appears once all is read. It holds what users wrote.
         strict: whether the first row that would be set aside is an error instead.
-        sort: whether rows are put in order first: those of a query together, those of a session
-            together, sessions by time. Needs DuckDB (``pip install 'cqbayes[logs]'``).
+        sort: whether rows are put in order first: those of a query together, by their attempts,
+            those of a session together, sessions by time. No row is set aside for where it stood
+            then; where timestamps go back, attempts are believed. ``"memory"`` holds all rows, at
+            most 5 million, and also numbers the attempts of a query that has none, by their
+            timestamps; True sorts any number of rows, by DuckDB (``pip install 'cqbayes[logs]'``).
         memory: how much DuckDB may use to sort; the rest goes to a temporary folder.
 
     Raises:
@@ -116,11 +128,19 @@ def read_services(
     """
     if rows < 1:
         raise InputError(f"rows: expected at least 1, got {rows}")
-    paths = files(path, SUFFIXES)
+    if sort not in (False, True, "memory"):
+        raise InputError(f"sort: expected False, True or 'memory', got {sort!r}")
+    paths = _files(path)
     names = _renaming(rename or {})
-    readers = [reader_of(one, names, rows) for one in paths]
+    readers = [reader_of(one, names, rows, sort == "memory") for one in paths]
     ledger = Ledger(quarantine, strict, tuple(paths))
-    return ServiceBatches(paths, readers, ledger, memory if sort else None, rows)
+    return ServiceBatches(paths, readers, ledger, sort, memory, rows)
+
+
+def _files(path: str | Path | Sequence[str | Path]) -> list[Path]:
+    if isinstance(path, str | Path):
+        return files(path, SUFFIXES if Path(path).is_dir() else (*SUFFIXES, *JSON))
+    return [file for one in path for file in _files(one)] or files([], SUFFIXES)
 
 
 class ServiceBatches(Iterator[pa.RecordBatch]):
@@ -131,15 +151,18 @@ class ServiceBatches(Iterator[pa.RecordBatch]):
         paths: Sequence[Path],
         readers: Sequence["Reader"],
         ledger: Ledger,
-        memory: str | None,
+        sort: Sort,
+        memory: str,
         rows: int,
     ) -> None:
         self._names = [path.name for path in paths]
         self._readers = readers
         self._ledger = ledger
+        self._sort = sort
         self._memory = memory
         self._rows = rows
-        self._checker = Checker(together=memory is not None)
+        self._checker = Checker(together=bool(sort))
+        self._out_of_order = self._numbered = self._tied = 0
         self._retries = 0
         self._llms: set[str] = set()
         self._is_through = False
@@ -160,12 +183,13 @@ class ServiceBatches(Iterator[pa.RecordBatch]):
             ledger.places,
             tuple(islice(ignored, MOST_IGNORED)),
             tuple(self._notes()) if self._is_through else (),
+            self._out_of_order,
         )
 
     def _stream(self) -> Iterator[pa.RecordBatch]:
-        chunks = self._chunks() if self._memory is None else self._sorted(self._memory)
+        sources = {False: self._chunks, True: self._sorted, "memory": self._sorted_in_memory}
         try:
-            for chunk in chunks:
+            for chunk in sources[self._sort]():
                 kept = self._judged(chunk)
                 if len(kept):
                     self._retries += int(np.sum(_is_retry(kept)))
@@ -183,20 +207,35 @@ class ServiceBatches(Iterator[pa.RecordBatch]):
         for number, reader in enumerate(self._readers):
             yield from reader.chunks(number)
 
-    def _sorted(self, memory: str) -> Iterator[Chunk]:
-        """The same rows, sorted; lines that are not rows are set aside first."""
+    def _placed(self) -> Iterator[pa.RecordBatch]:
+        """Rows with their places; lines that are not rows are set aside."""
+        for chunk in self._chunks():
+            self._set_aside(chunk.faults)
+            yield _with_places(chunk)
 
-        def batches() -> Iterator[pa.RecordBatch]:
-            for chunk in self._chunks():
-                self._set_aside(chunk.faults)
-                yield _with_places(chunk)
+    def _sorted(self) -> Iterator[Chunk]:
+        """The same rows, sorted by DuckDB."""
+        for batch in by_query(self._placed(), _PLACED, self._memory, self._rows):
+            self._out_of_order += batch["late"].true_count
+            yield _chunk_of(batch)
 
-        for batch in by_query(batches(), _PLACED, memory, self._rows):
-            file, line, faulty = (batch[n].to_numpy(zero_copy_only=False) for n in _PLACES)
-            columns = [batch[field.name].cast(field.type) for field in NULLABLE]
-            yield Chunk(
-                pa.RecordBatch.from_arrays(columns, schema=NULLABLE), file, line, [], faulty
-            )
+    def _sorted_in_memory(self) -> Iterator[Chunk]:
+        """The same rows, sorted, and attempts that are absent numbered by time."""
+        batches, count = [], 0
+        for batch in self._placed():
+            count += len(batch)
+            if count > MOST_IN_MEMORY:
+                raise InputError(
+                    f"sort: expected at most {MOST_IN_MEMORY:,} rows in memory, got more; "
+                    "sort=True sorts them on disk"
+                )
+            batches.append(batch.cast(_LARGE))
+        rows = pa.Table.from_batches(batches, _LARGE)
+        order = order_of(rows)
+        self._out_of_order, self._numbered, self._tied = order[2:]
+        rows = rows.set_column(_ATTEMPT, "attempt", order.attempt)
+        for part in _parts(rows, order, self._rows):
+            yield _chunk_of(rows.take(pa.array(part)).combine_chunks().to_batches()[0])
 
     def _judged(self, chunk: Chunk) -> pa.RecordBatch:
         """The rows that break no rule; the others are set aside, in the order of the file."""
@@ -235,12 +274,30 @@ class ServiceBatches(Iterator[pa.RecordBatch]):
                 f"{self._checker.forgotten:,} queries were forgotten to save memory, and later "
                 "rows of these were not compared with earlier ones: sort=True compares all"
             )
-        if self._memory is None and any(aside[rule.name] for rule in _IN_ORDER):
-            yield "rows of a query may stand in another order than attempts: sort=True sorts them"
+        if not self._sort and any(aside[rule.name] for rule in _IN_ORDER):
+            yield (
+                "rows of a query may stand in another order than attempts: sort='memory' sorts "
+                "them, or sort=True where memory does not hold them"
+            )
+        if self._out_of_order:
+            yield f"{self._out_of_order:,} rows stood after a later attempt, and were sorted"
+        if self._numbered:
+            yield f"{self._numbered:,} rows have no attempt, and were numbered by their timestamps"
+        if self._tied:
+            yield (
+                f"{self._tied:,} of those have the timestamp of another row of their query: which "
+                "of the two came first is a guess"
+            )
+        if self._checker.back:
+            yield (
+                f"{self._checker.back:,} rows have a timestamp before that of an earlier attempt: "
+                "attempts were believed, not timestamps"
+            )
 
 
 _IN_ORDER = (validation.DUPLICATE, validation.ANSWERED, validation.GAP, validation.ORDER)
 _TIME = SERVICES.get_field_index("timestamp")
+_ATTEMPT = SERVICES.get_field_index("attempt")
 _PLACES = ("file", "line", "faulty")
 # The columns to sort, with times as numbers: for times, DuckDB needs a library of time zones.
 _PLACED = pa.schema(
@@ -253,10 +310,37 @@ _PLACED = pa.schema(
 )
 
 
+def _large(kind: pa.DataType) -> pa.DataType:
+    """A type for columns of more than 2 GB, which others cannot hold in one piece."""
+    if pa.types.is_list(kind):
+        return pa.large_list(_large(kind.value_type))
+    return pa.large_string() if pa.types.is_string(kind) else kind
+
+
+_LARGE = pa.schema([field.with_type(_large(field.type)) for field in _PLACED])
+
+
 def _with_places(chunk: Chunk) -> pa.RecordBatch:
     columns = [*chunk.rows.columns, *map(pa.array, (chunk.file, chunk.line, chunk.faulty))]
     columns[_TIME] = columns[_TIME].cast(pa.int64())
     return pa.RecordBatch.from_arrays(columns, schema=_PLACED)
+
+
+def _chunk_of(batch: pa.RecordBatch) -> Chunk:
+    file, line, faulty = (batch[n].to_numpy(zero_copy_only=False) for n in _PLACES)
+    columns = [batch[field.name].cast(field.type) for field in NULLABLE]
+    return Chunk(pa.RecordBatch.from_arrays(columns, schema=NULLABLE), file, line, [], faulty)
+
+
+def _parts(rows: pa.Table, order: Order, most: int) -> Iterator[np.ndarray]:
+    """Numbers of rows, in order, in parts of at most so many rows, whose texts fit in memory."""
+    text = validation.lengths(rows["text"].combine_chunks())[order.rows]
+    start = 0
+    for piece in range(0, len(text), most):
+        part = np.cumsum(text[piece : piece + most]) // MOST_BYTES_OF_BATCH
+        for end in [*(np.flatnonzero(np.diff(part)) + 1), len(part)]:
+            yield order.rows[start : piece + end]
+            start = piece + int(end)
 
 
 def _is_retry(rows: pa.RecordBatch) -> np.ndarray:

@@ -9,13 +9,22 @@ import pyarrow as pa
 from cqbayes.errors import InputError
 
 # Rows of a query together, queries of a session together; sessions, and queries in them, by the
-# time of their first row.
-_QUERY = """
-    SELECT * FROM log ORDER BY
-        min(timestamp) OVER (PARTITION BY coalesce(session_id, query_id)),
-        coalesce(session_id, query_id),
-        min(timestamp) OVER (PARTITION BY query_id),
-        query_id, attempt, timestamp, file, line
+# time of their first row. A query belongs to the session of its first attempt.
+_ATTEMPTS = "attempt, timestamp, chosen NULLS FIRST, coalesce(silent, false), offered, file, line"
+_QUERY = f"""
+    SELECT * EXCLUDE (session, began) FROM (
+        SELECT *,
+            first_value(coalesce(session_id, query_id)) OVER (
+                PARTITION BY query_id ORDER BY {_ATTEMPTS}
+            ) AS session,
+            min(timestamp) OVER (PARTITION BY query_id) AS began,
+            coalesce(query_id IS NOT NULL AND attempt >= 1 AND attempt < max(attempt) OVER (
+                PARTITION BY query_id ORDER BY file, line
+                ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
+            ), false) AS late
+        FROM log
+    ) ORDER BY
+        min(began) OVER (PARTITION BY session), session, began, query_id, {_ATTEMPTS}
 """
 
 
@@ -24,9 +33,12 @@ def by_query(
 ) -> Iterator[pa.RecordBatch]:
     """The same rows with those of a query together, those of a session together, and by time.
 
+    A column ``late`` is added: whether a row stood after a later attempt of its query.
+
     Args:
         batches: of ``schema``, which has the columns ``session_id``, ``query_id``, ``attempt``,
-            ``timestamp`` (whole numbers), ``file`` and ``line``.
+            ``timestamp`` (whole numbers), ``chosen``, ``silent``, ``offered``, ``file`` and
+            ``line``.
         schema: the schema of ``batches``.
         memory: how much DuckDB may take, such as ``"1GB"``; what is more goes to a temporary
             folder (``$TMPDIR``), which is removed.

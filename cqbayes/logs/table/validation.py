@@ -5,6 +5,9 @@ rule that it breaks. Rules of one row look at that row alone. Rules of queries c
 the rows of the same query that were read before. A row that was set aside by a rule of one row
 still counts there as an attempt.
 
+Where the rows of a query stand together, in the order of their attempts, attempts are believed: a
+timestamp that goes back is counted then, and its row stays.
+
 Memory is bounded: four numbers are held for each of the last :data:`MOST_QUERIES` queries, and a
 hash of eight bytes of its name (two of n names share a hash with a probability of about ``n^2 /
 2^65``). Once a query is forgotten, its later rows are not compared with its earlier ones.
@@ -20,6 +23,7 @@ import pyarrow.compute as pc
 from pandas.util import hash_array
 
 from cqbayes.logs.formats.importer import MOST_BYTES, MOST_BYTES_OF_NAME, MOST_BYTES_OF_RECORD
+from cqbayes.logs.table.texts import NOTHING
 
 MOST_LLMS = 1_000  # of an assortment
 MOST_QUERIES = 1_000_000  # that are remembered
@@ -53,12 +57,20 @@ TIMESTAMP = Rule(
 CELL = Rule("cell", "in every cell a value of the type of its column, or nothing")
 # Rules of one row.
 QUERY = Rule("query_id", "a query_id that is not empty")
-ATTEMPT = Rule("attempt", "an attempt of at least 1")
+ATTEMPT = Rule(
+    "attempt",
+    "an attempt of at least 1; of a query that has none, sort='memory' numbers them by timestamp",
+)
+LIST = Rule(
+    "list",
+    "in offered a name, names with bars between them, or a list of names as JSON, Python or NumPy "
+    "write it; and no name that looks like a list, with quotes, commas or bars, or in brackets",
+)
 OFFERED = Rule("offered", f"1 to {MOST_LLMS:,} LLMs in offered, each with a name, each once")
 CHOSEN = Rule(
     "chosen",
     "a chosen LLM that is among the offered ones; a retry is an empty cell (null in JSON), not a "
-    "word such as NaN or None",
+    "word such as retry",
 )
 SILENT = Rule("silent", "no chosen LLM in a row that is silent")
 RETRY = Rule("retry_probability", "a retry_probability in [0, 1]")
@@ -81,7 +93,7 @@ ORDER = Rule("order", "attempts of a query in the order of their timestamps")
 
 RULES = (
     LINE, RECORD, ENCODING, TIMESTAMP, CELL,
-    QUERY, ATTEMPT, OFFERED, CHOSEN, SILENT, RETRY, PROPENSITY, WEIGHT, NUMBER, EMBEDDING,
+    QUERY, ATTEMPT, LIST, OFFERED, CHOSEN, SILENT, RETRY, PROPENSITY, WEIGHT, NUMBER, EMBEDDING,
     LONG_TEXT, LONG_NAME,
     DUPLICATE, ANSWERED, GAP, ORDER,
 )  # fmt: skip
@@ -119,14 +131,42 @@ def any_in_row(rows: np.ndarray, flags: Mask, count: int) -> Mask:
     return found
 
 
+# Brackets within a name may belong to it, as in "llama (8B)"; brackets around it do not.
+_LIST_LIKE = (
+    r"""["|,;\t\r\n]|^\s*[\[({]|(?:^|\W)'|'(?:\W|$)|^[^\[]*\]|^[^(]*\)|^[^{]*\}"""
+    r"""|\[[^\]]*$|\([^)]*$|\{[^}]*$"""
+)
+
+
+def looks_like_list(names: pa.Array) -> Mask:
+    """Which names of LLMs look like a list of names, or like a piece of one.
+
+    Args:
+        names: strings; null looks like nothing.
+
+    Example:
+        >>> looks_like_list(pa.array(["['a', 'b']", "a|b", "llama (8B)", None])).tolist()
+        [True, True, False, False]
+    """
+    each = names.dictionary_encode()
+    options = pc.MatchSubstringOptions(_LIST_LIKE)
+    found = pc.call_function("match_substring_regex", [each.dictionary], options)
+    return column_numbers(found.take(each.indices), False)
+
+
 # Rules of one row, each a mask of those that break it.
+
+
+def _list(offered: pa.Array) -> Mask:
+    return any_in_row(rows_of(offered), looks_like_list(offered.flatten()), len(offered))
 
 
 def _offered(offered: pa.Array) -> Mask:
     count = lengths(offered)
     names = offered.flatten()
     row = rows_of(offered)
-    nameless = is_null(names) | (lengths(names) == 0)
+    words = pc.SetLookupOptions(value_set=pa.array(NOTHING))
+    nameless = is_null(names) | column_numbers(pc.call_function("is_in", [names], words), False)
     code = column_numbers(names.dictionary_encode().indices, -1).astype(np.int64)
     several = np.flatnonzero(count[row] > 1)
     pair = np.sort(row[several] * (len(names) + 1) + code[several] + 1)
@@ -136,7 +176,8 @@ def _offered(offered: pa.Array) -> Mask:
     return bad
 
 
-def _chosen(offered: pa.Array, chosen: pa.Array) -> Mask:
+def not_among(offered: pa.Array, chosen: pa.Array) -> Mask:
+    """Which rows have a chosen LLM that was not offered."""
     encoded = offered.flatten().dictionary_encode()
     among = pc.SetLookupOptions(value_set=encoded.dictionary)
     wanted = column_numbers(pc.call_function("index_in", [chosen], among), -1)
@@ -150,7 +191,8 @@ def _outside(column: pa.Array, least: float, most: float, otherwise: float = 0) 
     return ~((values >= least) & (values <= most))
 
 
-def _timestamp(column: pa.Array) -> Mask:
+def bad_times(column: pa.Array) -> Mask:
+    """Which timestamps are in other years; null is in none."""
     least, most = (int(at.timestamp()) * 1_000_000 for at in (EARLIEST, LATEST))
     return _outside(column.cast(pa.int64()), least, most - 1, least)
 
@@ -173,11 +215,12 @@ _NAMES = ("query_id", "session_id", "user_id", "chosen")
 
 
 def _row_rules(dim: int) -> Iterator[tuple[Rule, Callable[[pa.RecordBatch], Mask]]]:
-    yield TIMESTAMP, lambda rows: _timestamp(rows["timestamp"])
+    yield TIMESTAMP, lambda rows: bad_times(rows["timestamp"])
     yield QUERY, lambda rows: lengths(rows["query_id"]) == 0
     yield ATTEMPT, lambda rows: column_numbers(rows["attempt"], 0) < 1
+    yield LIST, lambda rows: _list(rows["offered"])
     yield OFFERED, lambda rows: _offered(rows["offered"])
-    yield CHOSEN, lambda rows: _chosen(rows["offered"], rows["chosen"])
+    yield CHOSEN, lambda rows: not_among(rows["offered"], rows["chosen"])
     yield SILENT, lambda rows: column_numbers(rows["silent"], False) & ~is_null(rows["chosen"])
     yield RETRY, lambda rows: _outside(rows["retry_probability"], 0, 1)
     yield PROPENSITY, lambda rows: _outside(rows["propensity"], _LEAST, 1, 1)
@@ -244,7 +287,7 @@ class _Queries:
         order = np.argsort(query, kind="stable")
         there, query = there[order], query[order]
         time = column_numbers(rows["timestamp"].cast(pa.int64()), _NEVER)
-        time = np.where(_timestamp(rows["timestamp"]), _NEVER, time)
+        time = np.where(bad_times(rows["timestamp"]), _NEVER, time)
         now = _Last(
             query,
             column_numbers(rows["attempt"], 0)[there].astype(np.int64),
@@ -320,10 +363,10 @@ class _Queries:
             elif _NEVER < at < time:
                 rule = ORDER
             else:
-                codes.append(0)
+                rule = None
+            codes.append(0 if rule is None else CODE[rule])
+            if rule is None or (rule is ORDER and self._together):
                 attempt, time, taken = new, max(at, time), answer
-                continue
-            codes.append(CODE[rule])
         return codes, (attempt or 0, time, taken)
 
     def _remember(self, now: _Last) -> None:
@@ -350,7 +393,11 @@ class Checker:
     """Checks batches against the rules, one after another.
 
     Args:
-        together: whether the rows of each query stand together; then only one query is remembered.
+        together: whether the rows of each query stand together, in the order of their attempts;
+            then only one query is remembered, and no row breaks ``order``.
+
+    Attributes:
+        back: how many rows are kept though their timestamp is before that of an earlier attempt.
 
     Example:
         >>> from cqbayes.logs.schema import SERVICES
@@ -362,7 +409,9 @@ class Checker:
     """
 
     def __init__(self, together: bool = False) -> None:
+        self.back = 0
         self._dim: int | None = None
+        self._together = together
         self._queries = _Queries(together)
 
     @property
@@ -392,6 +441,10 @@ class Checker:
         code = np.where(code > 0, code, of_queries)
         if faulty is not None:
             code[faulty] = 0
+        if self._together:
+            back = code == CODE[ORDER]
+            self.back += int(back.sum())
+            code[back] = 0
         return code
 
 

@@ -1,14 +1,16 @@
-"""Langfuse: made-up traces and generations in the official shapes."""
+"""Langfuse: made-up traces, observations and scores in the official shapes."""
 
 import json
 from typing import Any
 
 import pytest
-from made_up_records import OF_TURN, TOOL_STEP, reason_of, rows_of, said
+from made_up_records import OF_REQUEST, SAID, START, TOOL_STEP, read, reason_of, rows_of, said
 
 from cqbayes.logs.formats import importer as log_format
 from cqbayes.logs.formats import langfuse, messages
-from cqbayes.logs.records import read_turns
+from cqbayes.logs.formats.importer import Request
+from cqbayes.logs.formats.messages import digest
+from cqbayes.logs.records import read_requests
 
 
 def _generation(**rest: Any) -> dict[str, Any]:
@@ -22,7 +24,7 @@ def _generation(**rest: Any) -> dict[str, Any]:
         "completionStartTime": None,
         "model": "gpt-4o",
         "modelParameters": {"temperature": 1},
-        "input": [{"role": "system", "content": "Be kind."}, *said("Why?", "So.", "Why? ")],
+        "input": SAID,
         "output": {"role": "assistant", "content": "Because."},
         "metadata": {},
         "level": "DEFAULT",
@@ -36,6 +38,9 @@ def _generation(**rest: Any) -> dict[str, Any]:
     return generation | rest
 
 
+OF_USER = {"userId": "ann", "sessionId": "s"}
+
+
 def _trace(*observations: Any, scores: Any = (), **rest: Any) -> dict[str, Any]:
     trace = {
         "id": "t1",
@@ -43,8 +48,7 @@ def _trace(*observations: Any, scores: Any = (), **rest: Any) -> dict[str, Any]:
         "name": "chat",
         "input": None,
         "output": None,
-        "sessionId": "s",
-        "userId": "ann",
+        **OF_USER,
         "tags": [],
         "htmlPath": "/project/p/traces/t1",
         "latency": 2.5,
@@ -64,7 +68,7 @@ def _score(name: str, value: Any, **rest: Any) -> dict[str, Any]:
         "dataType": "BOOLEAN",
         "source": "API",
         "observationId": None,
-        "timestamp": "2025-06-01T12:01:00.000Z",
+        "timestamp": "2025-06-01T12:00:00.000Z",
         "comment": "Not for anybody else to read",
     }
     return score | rest
@@ -74,15 +78,18 @@ IN_STORAGE = {
     "id": "o1",
     "trace_id": "t1",
     "type": "GENERATION",
+    "name": "answer",
     "start_time": "2025-06-01 12:00:00.000000",
     "end_time": "2025-06-01 12:00:02.500000",
     "provided_model_name": "gpt-4o",
-    "input": json.dumps(_generation()["input"]),
+    "input": json.dumps(SAID),
     "output": json.dumps(_generation()["output"]),
     "level": "DEFAULT",
     "cost_details": {"total": 0.00325},
     "user_id": "ann",
     "session_id": "s",
+    "tags": [],
+    "trace_name": "chat",
 }
 VERSION_2 = {
     **_generation(input=IN_STORAGE["input"], output=IN_STORAGE["output"]),
@@ -90,8 +97,26 @@ VERSION_2 = {
     "providedModelName": "gpt-4o",
     "costDetails": {},
     "totalCost": 0.00325,
-    "userId": "ann",
-    "sessionId": "s",
+    "traceName": "chat",
+    **OF_USER,
+}
+OF_GENERATION = {**OF_REQUEST, "id": "o1", "trace": "t1", "marks": ["answer", "chat"]}
+OF_LONE_TRACE = {
+    **Request(kind="span", trace="t1", session="s", user="ann", start=START)._asdict(),
+    "marks": ["chat"],
+}
+
+
+@pytest.mark.parametrize(
+    "found", [IN_STORAGE, VERSION_2, {"data": [VERSION_2], "meta": {"page": 1}}]
+)
+def test_a_generation(tmp_path, found):
+    assert rows_of(tmp_path, langfuse, found) == [OF_GENERATION]
+
+
+DOWNLOADED = {
+    "trace": {key: one for key, one in _trace().items() if key != "observations"},
+    "observations": [_generation()],
 }
 
 
@@ -99,111 +124,215 @@ VERSION_2 = {
     "found",
     [
         _trace(_generation()),
-        _trace({"id": "o0", "type": "SPAN", "input": "x"}, _generation()),
+        _trace(_generation(sessionId="", userId=None)),
+        DOWNLOADED,
         {"data": [_trace(_generation())], "meta": {"page": 1, "limit": 50}},
-        {**_generation(), "userId": "ann", "sessionId": "s"},
-        VERSION_2,
-        IN_STORAGE,
+        {"id": "s", "createdAt": "x", "traces": [_trace(_generation(), sessionId=None)]},
     ],
 )
-def test_a_generation(tmp_path, found):
-    assert rows_of(tmp_path, langfuse, found) == [OF_TURN]
+def test_a_trace_and_what_is_in_it(tmp_path, found):
+    """What the trace alone says, its observations say too."""
+    assert rows_of(tmp_path, langfuse, found) == [OF_LONE_TRACE, OF_GENERATION]
+
+
+def test_spans_around_a_generation(tmp_path):
+    outer = {"id": "a", "type": "AGENT", "startTime": "2025-06-01T12:00:00Z", "name": "run"}
+    inner = _generation(parentObservationId="a")
+    rows = rows_of(tmp_path, langfuse, _trace(outer, inner))
+    assert [(row["kind"], row["id"], row["parent"], row["call"]) for row in rows] == [
+        ("span", None, None, None),
+        ("span", "a", None, "AGENT"),
+        ("request", "o1", "a", None),
+    ]
+    assert {(row["trace"], row["session"], row["user"]) for row in rows} == {("t1", "s", "ann")}
+    assert rows[1]["message"] is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "said_by_user"),
+    [
+        ("Why?", "Why?"),
+        (json.dumps({"messages": said("Hi", "Hello!", "Why?")}), "Why?"),
+        ({"question": "Why?"}, None),
+        (None, None),
+    ],
+)
+def test_a_trace_that_states_the_users_words(tmp_path, asked, said_by_user):
+    row, _ = rows_of(tmp_path, langfuse, _trace(_generation(), input=asked))
+    assert row["kind"] == "span"
+    assert row["message"] == (said_by_user and digest(said_by_user))
 
 
 def test_pages_are_unpacked_in_json_too(tmp_path):
     path = tmp_path / "page.json"
     page = {"data": [_trace(_generation()), 7, _trace(_generation())], "meta": {}}
     path.write_text(json.dumps(page, indent=1))
-    stream = read_turns(langfuse.IMPORTER, path)
-    assert sum(len(batch) for batch in stream) == 2
-    assert stream.report[:3] == (3, 2, {log_format.NOT_JSON: 1})
+    stream = read_requests(langfuse.IMPORTER, path)
+    assert sum(len(batch) for batch in stream) == 4
+    assert stream.report[:3] == (5, 4, {log_format.NOT_JSON: 1})
 
 
-def test_the_application_sends_again_in_a_trace(tmp_path):
-    """After a failure it is the application; after an answer nobody knows."""
-    later = [f"2025-06-01T12:0{minute}:00.000Z" for minute in range(4)]
-    failed = {"level": "ERROR", "statusMessage": "429", "output": None}
-    found = _trace(
-        _generation(id="o3", startTime=later[2]),
-        _generation(id="o1", startTime=later[0], **failed),
-        _generation(id="o2", startTime=later[1], **failed),
-        _generation(id="o4", startTime=later[3]),
+def test_one_bad_part_costs_that_part(tmp_path):
+    bad = [_generation(input=None), _generation(model=None), 7]
+    stream = read(tmp_path, langfuse, _trace(bad[0], _generation(), *bad[1:]))
+    rows = [row for batch in stream for row in batch.to_pylist()]
+    assert rows == [OF_LONE_TRACE, OF_GENERATION]
+    assert stream.report[:3] == (
+        5,
+        2,
+        {messages.NO_CONTENT: 1, langfuse.NO_MODEL: 1, log_format.NOT_JSON: 1},
     )
-    rows = rows_of(tmp_path, langfuse, found)
-    assert [row["failed"] for row in rows] == [True, True, False, False]
-    assert [row["regenerated"] for row in rows] == [None, False, False, None]
-    assert [row["response_chars"] for row in rows] == [None, None, 8, 8]
+
+
+def test_a_trace_with_identifiers_of_observations_says_whose_they_are(tmp_path):
+    assert rows_of(tmp_path, langfuse, _trace("o1", "o2")) == [OF_LONE_TRACE]
+    without = {key: one for key, one in _trace().items() if key != "observations"}
+    assert rows_of(tmp_path, langfuse, without) == [OF_LONE_TRACE]
+
+
+# Opinions
 
 
 @pytest.mark.parametrize(
-    ("score", "expected"),
+    ("score", "feedback"),
     [
-        (_score("user-feedback", 1), (None, 1)),
-        (_score("user-feedback", 0), (None, -1)),
-        (_score("User Feedback", -1, dataType="NUMERIC"), (None, -1)),
-        (_score("feedback", 1, observationId="o1"), (1, None)),
-        (_score("feedback", 1, observationId="elsewhere"), (None, None)),
+        (_score("user-feedback", 1), 1),
+        (_score("user-feedback", 0), -1),
+        (_score("User Feedback", -1, dataType="NUMERIC"), -1),
         # The value of a category is 0 where nobody has given it another.
-        (_score("thumbs", 0, dataType="CATEGORICAL", stringValue="up"), (None, 1)),
-        (_score("thumbs", 0, dataType="CATEGORICAL", stringValue="sideways"), (None, None)),
-        (_score("user-feedback", 4, dataType="NUMERIC"), (None, None)),
-        (_score("user-feedback", 1, source="EVAL"), (None, None)),
-        (_score("user-feedback", 1, source="ANNOTATION"), (None, None)),
-        (_score("faithfulness", 1), (None, None)),
-        (_score("user-feedback", None), (None, None)),
-        (7, (None, None)),
+        (_score("thumbs", 0, dataType="CATEGORICAL", stringValue="up"), 1),
+        (_score("thumbs", 0, dataType="CATEGORICAL", stringValue="sideways"), None),
+        (_score("user-feedback", 4, dataType="NUMERIC"), None),
+        (_score("user-feedback", 1, source="EVAL"), None),
+        (_score("user-feedback", 1, source="ANNOTATION"), None),
+        (_score("faithfulness", 1), None),
+        (_score("user-feedback", None), None),
     ],
 )
-def test_scores(tmp_path, score, expected):
-    second = _generation(id="o2", startTime="2025-06-01T12:05:00.000Z", input=said("Hi"))
-    rows = rows_of(tmp_path, langfuse, _trace(_generation(), second, scores=[score]))
-    assert tuple(row["feedback"] for row in rows) == expected
+def test_scores(tmp_path, score, feedback):
+    """Of the trace, of an observation, of one that is not here, and alone."""
+    _, of_trace, request = rows_of(tmp_path, langfuse, _trace(_generation(), scores=[score]))
+    assert (of_trace["kind"], of_trace["trace"], of_trace["id"]) == ("score", "t1", None)
+    assert (of_trace["feedback"], request["feedback"]) == (feedback, None)
+    named = {**score, "observationId": "o1"}
+    _, request = rows_of(tmp_path, langfuse, _trace(_generation(), scores=[named]))
+    assert request == {**OF_GENERATION, "feedback": feedback}
+    (lone,) = rows_of(tmp_path, langfuse, named)
+    alone = Request(kind="score", id="o1", trace="t1", start=START, feedback=feedback)
+    assert lone == {**alone._asdict(), "marks": []}
+    elsewhere = {**score, "observationId": "o9"}
+    _, of_other, request = rows_of(tmp_path, langfuse, _trace(_generation(), scores=[elsewhere]))
+    assert (of_other["id"], of_other["feedback"], request["feedback"]) == ("o9", feedback, None)
+
+
+def test_a_score_of_a_session(tmp_path):
+    score = _score("user-feedback", 1, traceId=None, sessionId="s")
+    (row,) = rows_of(tmp_path, langfuse, score)
+    assert (row["session"], row["trace"], row["feedback"]) == ("s", None, 1)
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ({"user-feedback": [0], "accuracy": [0.4]}, (-1, None)),
+        ({"user-feedback": [0, 0]}, (-1, None)),
+        ({"user-feedback": [0, 1]}, (None, None)),
+        ({"User feedback": "[1]"}, (1, None)),
+        ({"thumbs": ["down"], "copied": ["True"]}, (-1, True)),
+        ({"user-feedback": 0}, (-1, None)),
+        ({"scores": {"user-feedback": [0]}}, (-1, None)),
+        ({"user-feedback": None, "accuracy": [1]}, (None, None)),
+        ({"user-feedback": []}, (None, None)),
+    ],
+)
+def test_scores_in_columns(tmp_path, columns, expected):
+    """As tables are exported from the application."""
+    (row,) = rows_of(tmp_path, langfuse, {**VERSION_2, **columns})
+    assert (row["feedback"], row["accepted"]) == expected
+    rows = rows_of(tmp_path, langfuse, {**_trace(), **columns, "observations": None})
+    found = [(row["feedback"], row["accepted"]) for row in rows if row["kind"] == "score"]
+    assert found == ([] if expected == (None, None) else [expected])
 
 
 def test_taken_answers(tmp_path):
-    found = [_trace(_generation(), scores=[_score("copied", value)]) for value in (1, 0)]
-    assert [row["accepted"] for row in rows_of(tmp_path, langfuse, *found)] == [True, False]
+    scores = [_score("copied", value, observationId="o1") for value in (1, 0)]
+    rows = [rows_of(tmp_path, langfuse, _trace(_generation(), scores=[one]))[1] for one in scores]
+    assert [row["accepted"] for row in rows] == [True, False]
+
+
+# Parts of a generation
 
 
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
         ({"input": "Why?"}, {"text": "Why?", "turn": 0}),
-        ({"input": {"messages": said("Why?")}}, {"text": "Why?"}),
-        ({"input": '{"pasted": "by a user"}'}, {"text": '{"pasted": "by a user"}'}),
-        ({"input": "[" * 100_000}, {"text": "[" * 100_000}),
-        ({"output": "So."}, {"response_chars": 3}),
+        ({"input": {"messages": said("Why?"), "tools": []}}, {"text": "Why?"}),
+        ({"input": '{"prompt": "Why?"}'}, {"text": "Why?"}),
+        ({"input": TOOL_STEP}, {"after": 2, "tools": True}),
+        ({"input": [TOOL_STEP[-1]]}, {"message": None, "after": 1, "tools": True}),
+        ({"output": "So."}, {"response_chars": 3, "answer": digest("So.")}),
+        ({"output": '"So."'}, {"response_chars": 3, "answer": digest("So.")}),
         ({"output": None}, {"response_chars": None}),
-        ({"endTime": None}, {"latency": 2.5}),
+        ({"level": "ERROR"}, {"failed": True, "response_chars": None, "answer": None}),
+        ({"level": None}, {"failed": None, "response_chars": 8}),
+        ({"endTime": None}, {"latency": 2.5, "end": None}),
         (
             {"costDetails": {}, "calculatedTotalCost": None, "usage": {"totalCost": 0.5}},
             {"cost": 0.5},
         ),
         ({"costDetails": {}, "calculatedTotalCost": None}, {"cost": None}),
+        ({"costDetails": {"total": 0}}, {"cost": 0.0}),
+        (
+            {"model": "text-embedding-3", "input": "Why?"},
+            {"call": "embedding", "message": None, "turn": None},
+        ),
     ],
 )
 def test_parts_of_a_generation(tmp_path, change, expected):
-    (row,) = rows_of(tmp_path, langfuse, _trace(_generation(**change)))
+    _, row = rows_of(tmp_path, langfuse, _trace(_generation(**change)))
     assert {key: row[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"session_id": "s", "user_id": "ann"},
+        json.dumps({"sessionId": "s", "userId": "ann"}),
+        {"langfuse_session_id": "s", "langfuse_user_id": "ann"},
+        {"attributes": {"session.id": "s", "user.id": "ann"}},
+        {"attributes.session.id": "s", "attributes.user.id": "ann"},
+        {"requester_metadata": {"chat_id": "s", "user_id": "ann"}},
+        {"thread_id": "s", "session_id": {"a": 1}, "user_id": "ann"},
+    ],
+)
+def test_identity_in_metadata(tmp_path, metadata):
+    (row,) = rows_of(tmp_path, langfuse, _generation(metadata=metadata))
+    assert (row["session"], row["user"]) == ("s", "ann")
+    unknown = {"sessionId": None, "userId": None}
+    found = _trace(_generation(), metadata=metadata, **unknown)
+    rows = rows_of(tmp_path, langfuse, found)
+    assert {(row["session"], row["user"]) for row in rows} == {("s", "ann")}
+
+
+def test_what_a_request_is_for(tmp_path):
+    one = _generation(promptName="title-prompt", metadata={"task": "title_generation"})
+    (_, row) = rows_of(tmp_path, langfuse, _trace(one, name="web", tags=["beta", "web"]))
+    assert row["marks"] == ["answer", "web", "title-prompt", "beta", "title_generation"]
 
 
 @pytest.mark.parametrize(
     ("found", "reason"),
     [
-        (_trace("o1", "o2"), langfuse.IDS_ONLY),
-        (_trace(7), langfuse.NO_RECORD),
-        (_score("user-feedback", 1), langfuse.LONE_SCORE),
         ({"id": "s", "projectId": "p"}, langfuse.NO_RECORD),
-        (_trace(_generation(model=None)), langfuse.NO_MODEL),
-        (_trace(_generation(input=None)), messages.NO_MESSAGES),
-        (_trace(_generation(startTime="noon")), log_format.NO_TIMESTAMP),
-        (_trace(*[{"type": "SPAN"}] * 10_001), log_format.LONG_RECORD),
+        ({"name": "x"}, langfuse.NO_RECORD),
+        (_generation(model=None), langfuse.NO_MODEL),
+        (_generation(input=None), messages.NO_CONTENT),
+        (_generation(input='{"question": "Why?"}'), messages.UNKNOWN_JSON),
+        (_generation(startTime="noon"), log_format.NO_TIMESTAMP),
+        (_score("user-feedback", 1, timestamp="noon"), log_format.NO_TIMESTAMP),
+        (_generation(id=["o1"]), messages.NO_NAME),
     ],
 )
 def test_what_is_set_aside_of_langfuse(tmp_path, found, reason):
     assert reason_of(tmp_path, langfuse, found) == reason
-
-
-def test_observations_that_are_no_turn(tmp_path):
-    assert rows_of(tmp_path, langfuse, _generation(type="SPAN"), _generation(input=TOOL_STEP)) == []
-    assert rows_of(tmp_path, langfuse, _trace()) == []

@@ -1,29 +1,17 @@
 """LMSYS-Chat-1M: made-up records in the official schema."""
 
-import os
-from datetime import UTC, datetime
-from pathlib import Path
+import json
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import ROOT
 from made_up_records import all_rows, assistant, reason_of, rows_of, user
 
 from cqbayes.errors import InputError
 from cqbayes.logs.formats import importer as log_format
 from cqbayes.logs.formats import lmsys, messages
-from cqbayes.logs.records import read_turns
-
-NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)
-SECONDS = int(NOON.timestamp())
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-DATA = os.environ.get("CQBAYES_DATA") or ROOT.parent / "shared" / "data"
-REAL = Path(DATA) / "realhumaneval_retries.parquet"
-
-
-NULL = dict.fromkeys(("latency", "cost", "failed", "regenerated", "feedback", "accepted"))
+from cqbayes.logs.records import read_requests
 
 SCORES = pa.struct([("harassment", pa.float64()), ("self-harm/intent", pa.float64())])
 FLAGS = pa.struct([("harassment", pa.bool_()), ("self-harm/intent", pa.bool_())])
@@ -60,15 +48,22 @@ def test_a_conversation_of_lmsys(tmp_path):
     record = _lmsys(user("Hi, NAME_1"), assistant("Hello!"), user(" Hi,  NAME_1"), assistant(""))
     path = tmp_path / "train-00000-of-00006.parquet"
     pq.write_table(pa.Table.from_pylist([record], LMSYS), path)
-    shared = {"session_id": "c1", "user_id": None, "timestamp": None, "model": "vicuna-13b"}
-    shared |= {"language": "English", **NULL}
+    rows = all_rows(read_requests(lmsys.IMPORTER, path))
+    as_text = {**record, "conversation": json.dumps(record["conversation"])}
+    assert rows == rows_of(tmp_path, lmsys, record) == rows_of(tmp_path, lmsys, as_text)
+    shared = {"session": "c1", "user": None, "start": None, "end": None, "llm": "vicuna-13b"}
+    shared |= {"language": "English", "message": rows[0]["message"], "after": 0, "tools": False}
     expected = [
-        {**shared, "turn": 0, "text": "Hi, NAME_1", "response_chars": 6, "repeated": False},
-        {**shared, "turn": 1, "text": " Hi,  NAME_1", "response_chars": 0, "repeated": True},
+        {**shared, "place": 0, "text": "Hi, NAME_1", "response_chars": 6, "before": None},
+        {
+            **shared,
+            "place": 1,
+            "text": " Hi,  NAME_1",
+            "response_chars": 0,
+            "before": rows[0]["message"],
+        },
     ]
-    assert (
-        all_rows(read_turns(lmsys.IMPORTER, path)) == rows_of(tmp_path, lmsys, record) == expected
-    )
+    assert [{key: row[key] for key in expected[0]} for row in rows] == expected
 
 
 @pytest.mark.parametrize(
@@ -77,7 +72,9 @@ def test_a_conversation_of_lmsys(tmp_path):
         (_lmsys(user("x"), conversation_id=None), lmsys.NO_ID),
         (_lmsys(user("x"), model=""), lmsys.NO_MODEL),
         (_lmsys(user("x"), language=7), lmsys.NO_LANGUAGE),
-        (_lmsys(), messages.NO_MESSAGES),
+        (_lmsys(), messages.NO_CONTENT),
+        (_lmsys(user("x"), conversation="x"), messages.NO_MESSAGES),
+        (_lmsys(user("x"), conversation=user("x")), messages.NO_MESSAGES),
         (_lmsys(assistant("x")), messages.NO_USER),
         (_lmsys(user("x"), "y"), messages.NO_MESSAGES),
         (_lmsys(*[user("x")] * 10_001), log_format.LONG_RECORD),
@@ -88,14 +85,14 @@ def test_what_is_set_aside_of_lmsys(tmp_path, record, reason):
 
 
 def test_parquet_without_messages_is_refused(tmp_path):
-    table = pa.table({"conversation_id": ["a"], "model": ["b"], "conversation": ["c"]})
+    table = pa.table({"conversation_id": ["a"], "model": ["b"], "conversation": [3]})
     pq.write_table(table, path := tmp_path / "a.parquet")
-    with pytest.raises(InputError, match="expected a list of structs in conversation, got string"):
-        read_turns(lmsys.IMPORTER, path)
+    with pytest.raises(InputError, match="expected a list of structs in conversation, got int64"):
+        read_requests(lmsys.IMPORTER, path)
     inner = pa.list_(pa.struct([("role", pa.string())]))
     schema = pa.schema(
         [*[field for field in LMSYS if field.name != "conversation"], ("conversation", inner)]
     )
     pq.write_table(pa.Table.from_pylist([], schema), path)
     with pytest.raises(InputError, match=r"structs in conversation: expected .*; no content"):
-        read_turns(lmsys.IMPORTER, path)
+        read_requests(lmsys.IMPORTER, path)

@@ -1,27 +1,20 @@
 """OpenAI's messages: made-up conversations in the official form."""
 
-import os
+import json
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import ROOT
 from made_up_records import all_rows, assistant, reason_of, rows_of, user
 
 from cqbayes.logs.formats import importer as log_format
 from cqbayes.logs.formats import messages, openai_chat
-from cqbayes.logs.records import read_turns
+from cqbayes.logs.records import read_requests
 
 NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)
 SECONDS = int(NOON.timestamp())
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-DATA = os.environ.get("CQBAYES_DATA") or ROOT.parent / "shared" / "data"
-REAL = Path(DATA) / "realhumaneval_retries.parquet"
-
-
-NULL = dict.fromkeys(("latency", "cost", "failed", "regenerated", "feedback", "accepted"))
 
 
 def test_messages_in_all_shapes(tmp_path):
@@ -43,7 +36,7 @@ def test_messages_in_all_shapes(tmp_path):
             user(parts, timestamp="2025-06-01T11:00:00Z"),
             assistant(None, tool_calls=[{"id": "1", "type": "function"}]),
             {"role": "tool", "tool_call_id": "1", "content": "a cat"},
-            assistant([{"type": "output_text", "text": "A cat."}]),
+            assistant([{"type": "output_text", "text": "A cat."}], created=SECONDS - 3_000),
             user("Sure?"),
             assistant(None, refusal="No."),
             user("sure"),
@@ -51,38 +44,86 @@ def test_messages_in_all_shapes(tmp_path):
     }
     rows = rows_of(tmp_path, openai_chat, record)
     assert [row["text"] for row in rows] == ["What is this?\nBe brief.", "Sure?", "sure"]
+    assert [row["place"] for row in rows] == [0, 1, 2]
     assert [row["response_chars"] for row in rows] == [6, 3, None]
-    assert [row["timestamp"] for row in rows] == [NOON - timedelta(hours=1), None, NOON]
-    assert {(row["session_id"], row["user_id"], row["model"]) for row in rows} == {
+    assert [row["start"] for row in rows] == [NOON - timedelta(hours=1), None, NOON]
+    assert [row["end"] for row in rows] == [NOON - timedelta(minutes=50), None, None]
+    assert {(row["session"], row["user"], row["llm"]) for row in rows} == {
         ("chat-1", "ann", "gpt-4o")
     }
-    assert {key: rows[0][key] for key in NULL} == NULL
+    as_text = {**record, "messages": json.dumps(record["messages"])}
+    assert rows_of(tmp_path, openai_chat, as_text) == rows
+
+
+def _picture(url: str, *words: str) -> dict[str, Any]:
+    parts = [{"type": "text", "text": one} for one in words]
+    return user([*parts, {"type": "image_url", "image_url": {"url": url}}])
+
+
+@pytest.mark.parametrize("words", [(), ("What is this?",)])
+def test_messages_with_pictures_are_the_same_only_with_the_same_picture(tmp_path, words):
+    said = [_picture(f"https://example.com/{name}.png", *words) for name in "aba"]
+    said = [one for message in said for one in (message, assistant("A cat."))]
+    first, other, again = rows_of(tmp_path, openai_chat, {"messages": said})
+    assert first["message"] == again["message"] != other["message"]
+    assert {row["text"] for row in (first, other, again)} == {words[0] if words else None}
 
 
 def test_nothing_but_messages(tmp_path):
-    """As for fine-tuning: sessions are told apart by all that the user wrote."""
+    """As for fine-tuning: a line is a conversation, and only the same line again is the same."""
+    hi = [user("Hi"), assistant("Hello!")]
     found = [
-        {"messages": [user("Hi"), assistant("Hello!"), user("Why?")]},
-        {"messages": [user("Hi"), assistant("Hello!"), user("How?")]},
-        {"messages": [user("Hi"), assistant("Hello!"), user("How?")], "user": "bob"},
+        {"messages": [*hi, user("Why?")]},
+        {"messages": [*hi, user("How?")]},
+        {"messages": [*hi, user("How?")], "user": "bob"},
+        {"messages": hi},
+        {"messages": [user("Hi"), assistant("Hey!")]},
+        {"messages": hi, "model": "gpt-4o"},
+        {"messages": hi, "created": SECONDS},
+        {"messages": [{"role": "system", "content": "Be kind."}, *hi]},
     ]
     rows = rows_of(tmp_path, openai_chat, *found)
-    assert [row["turn"] for row in rows] == [0, 1] * 3
-    assert len({row["session_id"] for row in rows}) == 3
-    assert {row["model"] for row in rows} == {"unknown"}
+    assert len({row["session"] for row in rows}) == len(found)
+    assert {row["llm"] for row in rows} == {"unknown", "gpt-4o"}
+    again = rows_of(tmp_path, openai_chat, found[0], {"extra": 1, **found[0]})
+    assert len({row["session"] for row in again}) == 1
+
+
+def test_requests_of_one_conversation_share_what_finds_them(tmp_path):
+    """Each repeats the messages before it: the same turn has the same place and digests."""
+    said = [user("Why?"), assistant("So."), user("Why?"), assistant("Just so."), user("Who?")]
+    found = [{"id": "c", "messages": said[:n]} for n in (1, 3, 5)]
+    rows = rows_of(tmp_path, openai_chat, *found)
+    assert len(rows) == 6
+    same = {(row["session"], row["place"], row["asked"], row["message"]) for row in rows}
+    assert len(same) == 3
+    assert len({row["asked"] for row in rows}) == 3
+    assert {(row["place"], row["history"]) for row in rows[1:3]} == {
+        (row["place"], row["history"]) for row in rows[3:5]
+    }
 
 
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"metadata": {"session_id": "s"}, "id": "a"}, {"session_id": "s"}),
-        ({"metadata": {"conversation_id": 12}}, {"session_id": "12"}),
-        ({"metadata": {"user_id": "ann"}}, {"user_id": "ann"}),
-        ({"metadata": "x", "id": "a"}, {"session_id": "a", "user_id": None}),
-        ({"timestamp": "2025-06-01 14:00:00+02:00"}, {"timestamp": NOON}),
-        ({"created": SECONDS + 0.5}, {"timestamp": NOON + timedelta(seconds=0.5)}),
-        ({"messages": [user("x"), assistant("y", model="gpt-4o")]}, {"model": "unknown"}),
-        ({"messages": [user("x", model="gpt-4o")], "model": "other"}, {"model": "gpt-4o"}),
+        ({"metadata": {"session_id": "s"}, "id": "a"}, {"session": "s"}),
+        ({"metadata": '{"thread_id": "s"}', "id": "a"}, {"session": "s"}),
+        ({"metadata": {"conversation_id": 12}}, {"session": "12"}),
+        ({"conversation_id": "s", "id": "a"}, {"session": "s"}),
+        ({"threadId": "s", "id": "a"}, {"session": "s"}),
+        ({"metadata": {"user_id": "ann"}}, {"user": "ann"}),
+        ({"metadata": '{"user_id": "ann"}', "user": ""}, {"user": "ann"}),
+        ({"userId": "ann", "metadata": {"user": "bob"}}, {"user": "ann"}),
+        ({"metadata": "x", "id": "a"}, {"session": "a", "user": None}),
+        ({"timestamp": "2025-06-01 14:00:00+02:00"}, {"start": NOON, "end": None}),
+        ({"created_at": SECONDS + 0.5}, {"start": NOON + timedelta(seconds=0.5)}),
+        ({"messages": [user("x"), assistant("y", created=SECONDS)]}, {"end": NOON, "start": None}),
+        (
+            {"messages": [user("x"), assistant("y", created=SECONDS)], "created": SECONDS + 9},
+            {"end": NOON, "start": None},
+        ),
+        ({"messages": [user("x"), assistant("y", model="gpt-4o")]}, {"llm": "gpt-4o"}),
+        ({"messages": [user("x", model="gpt-4o")], "model": "other"}, {"llm": "gpt-4o"}),
     ],
 )
 def test_parts_of_a_chat(tmp_path, change, expected):
@@ -94,25 +135,42 @@ def test_parts_of_a_chat(tmp_path, change, expected):
 def test_messages_in_parquet(tmp_path, unit):
     time = pa.timestamp(unit, tz="UTC")
     part = pa.struct([("type", pa.string()), ("text", pa.string())])
+    metadata = pa.struct([("user_id", pa.string())])
     message = pa.struct([("role", pa.string()), ("content", pa.list_(part)), ("timestamp", time)])
-    schema = pa.schema([("messages", pa.list_(message)), ("created", time), ("extra", pa.string())])
+    schema = pa.schema(
+        [
+            ("messages", pa.list_(message)),
+            ("created", time),
+            ("extra", pa.string()),
+            ("metadata", metadata),
+        ]
+    )
     said = [user([{"type": "text", "text": "Why?"}], timestamp=NOON), user([], timestamp=None)]
-    record = {"messages": said, "created": NOON + timedelta(hours=1)}
+    record = {"messages": said, "created": NOON + timedelta(hours=1), "metadata": {"user_id": "u"}}
     path = tmp_path / "a.parquet"
     pq.write_table(pa.Table.from_pylist([record], schema), path)
-    rows = all_rows(read_turns(openai_chat.IMPORTER, path))
-    assert [row["text"] for row in rows] == ["Why?", ""]
-    assert [row["timestamp"] for row in rows] == [NOON, NOON + timedelta(hours=1)]
+    rows = all_rows(read_requests(openai_chat.IMPORTER, path))
+    assert [row["text"] for row in rows] == ["Why?", None]
+    assert [row["start"] for row in rows] == [NOON, NOON + timedelta(hours=1)]
+    assert {row["user"] for row in rows} == {"u"}
+
+
+def test_texts_of_json_in_parquet(tmp_path):
+    record = {"messages": json.dumps([user("Why?"), assistant("So.")]), "metadata": '{"user": "u"}'}
+    pq.write_table(pa.Table.from_pylist([record]), tmp_path / "a.parquet")
+    (row,) = all_rows(read_requests(openai_chat.IMPORTER, tmp_path / "a.parquet"))
+    assert (row["text"], row["response_chars"], row["user"]) == ("Why?", 3, "u")
 
 
 @pytest.mark.parametrize(
     ("record", "reason"),
     [
-        ({"prompt": "x"}, messages.NO_MESSAGES),
-        ({"messages": [{"content": "x"}]}, messages.NO_MESSAGES),
+        ({"prompt": "x"}, messages.NO_CONTENT),
+        ({"messages": [{"content": "x"}]}, messages.UNKNOWN_JSON),
         ({"messages": [user([{"type": "text"}])]}, messages.NO_MESSAGES),
         ({"messages": [user([7])]}, messages.NO_MESSAGES),
-        ({"messages": [user({"text": "x"})]}, messages.NO_MESSAGES),
+        ({"messages": '[{"role": "user", "content": "x'}, messages.NO_JSON),
+        ({"messages": [user("")]}, messages.NO_CONTENT),
         ({"messages": [{"role": "system", "content": "x"}]}, messages.NO_USER),
         ({"messages": [user("x")], "id": {}}, messages.NO_NAME),
         ({"messages": [user("x")], "id": True}, messages.NO_NAME),

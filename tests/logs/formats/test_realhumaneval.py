@@ -11,16 +11,12 @@ from made_up_records import all_rows, reason_of, rows_of
 
 from cqbayes.logs.formats import importer as log_format
 from cqbayes.logs.formats import messages, realhumaneval
-from cqbayes.logs.records import read_turns
+from cqbayes.logs.records import read_requests
 
-NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)
-SECONDS = int(NOON.timestamp())
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 DATA = os.environ.get("CQBAYES_DATA") or ROOT.parent / "shared" / "data"
 REAL = Path(DATA) / "realhumaneval_retries.parquet"
 
-
-NULL = dict.fromkeys(("latency", "cost", "failed", "regenerated", "feedback", "accepted"))
 
 REQUEST = {
     "programmer_id": 17,
@@ -40,28 +36,36 @@ REQUEST = {
 
 def test_a_request_of_realhumaneval(tmp_path):
     (row,) = rows_of(tmp_path, realhumaneval, REQUEST)
-    assert row == {
-        **NULL,
-        "session_id": "17/sum_product",
+    assert row.pop("message")
+    assert {key: value for key, value in row.items() if value not in (None, [])} == {
+        "kind": "request",
+        "session": "17/sum_product",
+        "user": "17",
+        "start": EPOCH + timedelta(seconds=61.5),
+        "place": 1,
         "turn": 1,
-        "user_id": "17",
-        "timestamp": EPOCH + timedelta(seconds=61.5),
-        "model": "GPT-4o (chat)",
+        "llm": "GPT-4o (chat)",
         "text": "it does not run",
         "response_chars": 240,
-        "language": None,
         "accepted": True,
-        "repeated": False,
+        "after": 0,
+        "tools": False,
     }
 
 
 def test_what_may_be_absent(tmp_path):
     needed = {key: REQUEST[key] for key in realhumaneval.NEEDED}
-    rows = rows_of(tmp_path, realhumaneval, needed, REQUEST | {"kind": "verbatim_retry"})
-    assert (rows[0]["timestamp"], rows[0]["accepted"], rows[0]["repeated"]) == (None, None, False)
-    assert rows[1]["repeated"]
-    first = rows_of(tmp_path, realhumaneval, REQUEST | {"kind": "verbatim_retry", "turn": 0})
-    assert not first[0]["repeated"], "there is none before"
+    (row,) = rows_of(tmp_path, realhumaneval, needed)
+    assert {row[key] for key in ("start", "accepted", "response_chars")} == {None}
+
+
+def test_texts_are_read_as_they_are(tmp_path):
+    """Code and JSON are what a programmer pastes; a text without words is none."""
+    said = ('{"messages": []}', "user: x\nassistant: y", "[1, 2]", " \n", "x", " x ")
+    rows = rows_of(tmp_path, realhumaneval, *({**REQUEST, "user_text": one} for one in said))
+    assert [row["text"] for row in rows] == [*said[:3], None, "x", " x "]
+    assert rows[3]["message"] is None
+    assert rows[4]["message"] == rows[5]["message"]
 
 
 @pytest.mark.parametrize(
@@ -77,7 +81,6 @@ def test_what_may_be_absent(tmp_path):
         ({"model": ""}, realhumaneval.NO_MODEL),
         ({"user_text": None}, realhumaneval.NO_TEXT),
         ({"copied": 1}, realhumaneval.NO_BOOL),
-        ({"kind": 1}, realhumaneval.NO_KIND),
         ({"t_s": "soon"}, messages.NO_NUMBER),
         ({"t_s": 1e300}, log_format.NO_TIMESTAMP),
     ],
@@ -91,20 +94,20 @@ def test_what_is_set_aside_of_realhumaneval(tmp_path, change, reason):
 )
 def test_the_file_of_the_study():
     """As its own columns say it, which are not read for it."""
-    stream = read_turns(realhumaneval.IMPORTER, REAL)
+    stream = read_requests(realhumaneval.IMPORTER, REAL)
     rows = all_rows(stream)
     raw = pq.read_table(REAL).to_pylist()
     assert stream.report.read == stream.report.kept == len(rows) == len(raw) == 1053
-    assert len({row["user_id"] for row in rows}) == 107
-    assert len({row["session_id"] for row in rows}) == 386
+    assert len({row["user"] for row in rows}) == 107
+    assert len({row["session"] for row in rows}) == 386
     gaps = []
     for before, row, source in zip([None, *rows], rows, raw, strict=False):
-        follows = before is not None and before["session_id"] == row["session_id"]
-        assert follows == (row["turn"] > 0)
-        said = " ".join(before["text"].split()) if follows else None
-        assert row["repeated"] == (said == " ".join(row["text"].split()))
+        follows = before is not None and before["session"] == row["session"]
+        assert follows == (row["place"] > 0)
+        repeats = follows and before["message"] == row["message"]
+        assert repeats == (source["kind"] == "verbatim_retry")
         if follows:
-            seconds = (row["timestamp"] - before["timestamp"]).total_seconds()
+            seconds = (row["start"] - before["start"]).total_seconds()
             gaps.append(abs(seconds - source["gap_s"]))
     assert max(gaps) < 2e-6
     assert sum(row["accepted"] for row in rows) == sum(row["copied"] for row in raw)

@@ -1,4 +1,4 @@
-"""WildChat: made-up files in the official schema become turns; every conversation is counted."""
+"""WildChat: made-up files in the official schema become requests; every conversation is counted."""
 
 import json
 import tracemalloc
@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from cqbayes.errors import InputError
 from cqbayes.logs import records
-from cqbayes.logs.formats import importer, wildchat
-from cqbayes.logs.records import read_turns
-from cqbayes.logs.schema import TURNS
+from cqbayes.logs.formats import importer, messages, wildchat
+from cqbayes.logs.records import read_requests
+from cqbayes.logs.schema import REQUESTS
 
 TIME = pa.timestamp("us", tz="UTC")
 HEADER = pa.struct([("accept-language", pa.string()), ("user-agent", pa.string())])
@@ -107,21 +107,21 @@ def _write(folder: Path, suffix: str, records: list[dict]) -> Path:
     return _parquet(path, records) if suffix == ".parquet" else _lines(path, *records)
 
 
-def _rows(stream: records.Turns) -> list[dict]:
+def _rows(stream: records.Requests) -> list[dict]:
     batches = list(stream)
-    assert all(batch.schema == TURNS for batch in batches)
+    assert all(batch.schema == REQUESTS for batch in batches)
     for batch in batches:
         batch.validate(full=True)
     report = stream.report
     assert report.read == report.kept + sum(report.set_aside.values())
-    return pa.Table.from_batches(batches, TURNS).to_pylist()
+    return pa.Table.from_batches(batches, REQUESTS).to_pylist()
 
 
 both = pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
 
 
 @both
-def test_turns_of_both_formats(tmp_path, suffix):
+def test_requests_of_both_formats(tmp_path, suffix):
     two = [
         _record(
             _user("Why is\nthe sky blue?", 7, hashed_ip="ip1"),
@@ -131,22 +131,29 @@ def test_turns_of_both_formats(tmp_path, suffix):
             _assistant("as I said.", 6),
             _user("why is the sky blue?", 11, language="French"),
         ),
-        _record(_user("", 13), _assistant(""), name="def", language=None, model="gpt-3.5-turbo"),
+        _record(_user("", 13), _assistant(""), _user("x"), _assistant("y"), name="def"),
     ]
-    stream = read_turns(wildchat.IMPORTER, _write(tmp_path, suffix, two))
+    stream = read_requests(wildchat.IMPORTER, _write(tmp_path, suffix, two))
     rows = _rows(stream)
     assert stream.report[:3] == (2, 2, {})
-    assert [row["session_id"] for row in rows] == ["abc/7"] * 3 + ["def/13"]
-    assert [row["turn"] for row in rows] == [0, 1, 2, 0]
-    assert [row["user_id"] for row in rows] == ["ip1", "ip0", "ip1", "ip1"]
-    # Of the answer; where there is none, of the conversation, whose last turn that is.
-    minutes = [(row["timestamp"] - NOON).total_seconds() / 60 for row in rows]
-    assert minutes == [1, 5, 60, 0]
-    assert [row["model"] for row in rows] == ["gpt-4-0314"] * 3 + ["gpt-3.5-turbo"]
-    assert rows[0]["text"] == "Why is\nthe sky blue?"
-    assert [row["response_chars"] for row in rows] == [9, 21, None, 0]
-    assert [row["language"] for row in rows] == ["English", "English", "French", "English"]
-    assert [row["repeated"] for row in rows] == [False, True, False, False]
+    assert [row["session"] for row in rows] == ["abc/7"] * 3 + ["def/13"] * 2
+    assert [(row["place"], row["turn"]) for row in rows] == [(i, i) for i in (0, 1, 2, 0, 1)]
+    assert [row["user"] for row in rows] == ["ip1", "ip0", "ip1", "ip1", "ip1"]
+    ends = [row["end"] and (row["end"] - NOON).total_seconds() / 60 for row in rows]
+    assert ends == [1, 6, None, 0, 0]
+    # Of the conversation: of its last message, which has no answer.
+    starts = [row["start"] and (row["start"] - NOON).total_seconds() / 60 for row in rows]
+    assert starts == [None, None, 60, None, None]
+    assert {row["llm"] for row in rows} == {"gpt-4-0314"}
+    assert [row["text"] for row in rows[::3]] == ["Why is\nthe sky blue?", None]
+    assert [row["response_chars"] for row in rows] == [9, 21, None, 0, 1]
+    assert [row["language"] for row in rows[:3]] == ["English", "English", "French"]
+    same = rows[0]["message"]
+    assert [row["message"] == same for row in rows] == [True, True, False, False, False]
+    assert [row["before"] for row in rows] == [None, same, same, None, None]
+    assert [row["opening"] == same for row in rows] == [True, True, True, False, False]
+    assert rows[3]["message"] is None
+    assert [row["answer"] is None for row in rows] == [False, False, True, True, False]
 
 
 @both
@@ -159,13 +166,26 @@ def test_users_who_write_twice_and_what_is_null(tmp_path, suffix):
         _assistant("So.", timestamp=None),
         **quiet,
     )
-    first, second = _rows(read_turns(wildchat.IMPORTER, _write(tmp_path, suffix, [record])))
-    nulls = {"user_id": None, "language": None, "timestamp": None, "model": "gpt-4-0314"}
-    rest = {"session_id": "abc", "text": "Why?"}
-    unknown = ("latency", "cost", "failed", "regenerated", "feedback", "accepted")
-    nulls |= dict.fromkeys(unknown)
-    assert first == {**rest, **nulls, "turn": 0, "response_chars": None, "repeated": False}
-    assert second == {**rest, **nulls, "turn": 1, "response_chars": 3, "repeated": True}
+    rows = _rows(read_requests(wildchat.IMPORTER, _write(tmp_path, suffix, [record])))
+    here = [{key for key, value in row.items() if value not in (None, [])} for row in rows]
+    shared = {"kind", "session", "llm", "text", "place", "turn", "message", "opening", "after"}
+    shared |= {"tools"}
+    assert here[0] == shared
+    assert here[1] == shared | {"before", "asked", "history", "response_chars", "answer"}
+    assert [(row["session"], row["place"], row["response_chars"]) for row in rows] == [
+        ("abc", 0, None),
+        ("abc", 1, 3),
+    ]
+
+
+def test_a_conversation_as_json_in_a_text(tmp_path):
+    said = json.dumps([_user("Why?", 7), {"role": "assistant", "content": "So."}])
+    path = _lines(tmp_path / "a.jsonl", {**GOOD, "conversation": said})
+    flat = pa.table({"conversation_hash": ["abc"], "model": ["m"], "conversation": [said]})
+    pq.write_table(flat, tmp_path / "a.parquet")
+    for one in (path, tmp_path / "a.parquet"):
+        (row,) = _rows(read_requests(wildchat.IMPORTER, one))
+        assert (row["session"], row["text"], row["response_chars"]) == ("abc/7", "Why?", 3)
 
 
 @both
@@ -178,7 +198,8 @@ def test_users_who_write_twice_and_what_is_null(tmp_path, suffix):
         ({**GOOD, "model": None}, wildchat.NO_MODEL),
         ({**GOOD, "conversation": None}, wildchat.NO_CONVERSATION),
         ({**GOOD, "conversation": []}, wildchat.NO_CONVERSATION),
-        (_record(_assistant("Hello!")), wildchat.NO_USER),
+        (_record(_assistant("Hello!")), messages.NO_USER),
+        (_record(_user(""), _assistant("Hello!"), _user(" ")), messages.NO_CONTENT),
         (_record(None), wildchat.NO_MESSAGE),
         (_record(_user(None)), wildchat.NO_MESSAGE),
         (_record({**_user("x"), "role": "system"}), wildchat.NO_MESSAGE),
@@ -190,7 +211,7 @@ def test_users_who_write_twice_and_what_is_null(tmp_path, suffix):
     ],
 )
 def test_conversations_that_are_set_aside(tmp_path, suffix, record, reason):
-    stream = read_turns(wildchat.IMPORTER, _write(tmp_path, suffix, [GOOD, record, GOOD]))
+    stream = read_requests(wildchat.IMPORTER, _write(tmp_path, suffix, [GOOD, record, GOOD]))
     assert len(_rows(stream)) == 2
     assert stream.report[:3] == (3, 2, {reason: 1})
 
@@ -230,7 +251,7 @@ def test_lines_that_are_set_aside(tmp_path, line, reason):
     # A blank line is no conversation; a byte order mark and an end without a newline do no harm.
     path = _lines(tmp_path / "log.jsonl", GOOD, b"  ", line, GOOD)
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes()[:-1])
-    stream = read_turns(wildchat.IMPORTER, path)
+    stream = read_requests(wildchat.IMPORTER, path)
     assert len(_rows(stream)) == 2
     assert stream.report[:3] == (3, 2, {reason: 1})
 
@@ -249,12 +270,9 @@ def test_lines_that_are_set_aside(tmp_path, line, reason):
 def test_times_of_all_zones_are_utc(tmp_path, value, given_as):
     place = {"timestamp": value}
     record = {"own": _record(_user("x", **place)), "conversation": _record(_user("x"), **place)}
-    assert (
-        _rows(read_turns(wildchat.IMPORTER, _lines(tmp_path / "a.jsonl", record[given_as])))[0][
-            "timestamp"
-        ]
-        == NOON
-    )
+    path = _lines(tmp_path / "a.jsonl", record[given_as])
+    (row,) = _rows(read_requests(wildchat.IMPORTER, path))
+    assert row["start"] == NOON
 
 
 @pytest.mark.parametrize("kind", ["s", "ms", "us", "ns"])
@@ -271,8 +289,10 @@ def test_times_of_all_kinds_in_parquet(tmp_path, kind, zone):
         _record(_user("x"), {**_assistant("y"), "timestamp": local}, timestamp=local),
         _record(_user("x"), timestamp=local),
     ]
-    rows = _rows(read_turns(wildchat.IMPORTER, _parquet(tmp_path / "a.parquet", records, schema)))
-    assert [row["timestamp"] for row in rows] == [NOON, NOON]
+    rows = _rows(
+        read_requests(wildchat.IMPORTER, _parquet(tmp_path / "a.parquet", records, schema))
+    )
+    assert [(row["start"], row["end"]) for row in rows] == [(None, NOON), (NOON, None)]
 
 
 def test_parquet_that_holds_what_python_cannot(tmp_path):
@@ -282,7 +302,7 @@ def test_parquet_that_holds_what_python_cannot(tmp_path):
     table = table.set_column(2, "timestamp", late)
     noise = pa.array([b"gpt", b"\xff", b"gpt"]).view(pa.string())
     pq.write_table(table.set_column(1, "model", noise), tmp_path / "a.parquet")
-    stream = read_turns(wildchat.IMPORTER, tmp_path / "a.parquet")
+    stream = read_requests(wildchat.IMPORTER, tmp_path / "a.parquet")
     assert len(_rows(stream)) == 1
     assert stream.report.set_aside == {importer.NO_TIMESTAMP: 1, importer.NOT_UTF8: 1}
 
@@ -291,8 +311,10 @@ def test_large_types_and_absent_optional_columns(tmp_path):
     struct = pa.struct([("content", pa.large_string()), ("role", pa.string())])
     kinds = [("conversation_hash", pa.large_string()), ("model", pa.string())]
     schema = pa.schema([*kinds, ("conversation", pa.large_list(struct))])
-    (row,) = _rows(read_turns(wildchat.IMPORTER, _parquet(tmp_path / "a.parquet", [GOOD], schema)))
-    assert (row["session_id"], row["text"], row["response_chars"]) == ("abc", "Why?", 3)
+    (row,) = _rows(
+        read_requests(wildchat.IMPORTER, _parquet(tmp_path / "a.parquet", [GOOD], schema))
+    )
+    assert (row["session"], row["text"], row["response_chars"]) == ("abc", "Why?", 3)
 
 
 # What is refused
@@ -306,7 +328,7 @@ def _without(column: str) -> pa.Schema:
 def test_missing_columns(tmp_path, column):
     path = _parquet(tmp_path / "a.parquet", [GOOD], _without(column))
     with pytest.raises(InputError, match=f"a.parquet: expected columns .*; no {column}$"):
-        read_turns(wildchat.IMPORTER, path)
+        read_requests(wildchat.IMPORTER, path)
 
 
 @pytest.mark.parametrize("column", wildchat.NEEDED_OF_MESSAGES)
@@ -315,26 +337,19 @@ def test_missing_parts_of_messages(tmp_path, column):
     schema = pa.schema(list({**COLUMNS, "conversation": pa.list_(struct)}.items()))
     path = _parquet(tmp_path / "a.parquet", [GOOD], schema)
     with pytest.raises(InputError, match=f"structs in conversation: expected .*; no {column}$"):
-        read_turns(wildchat.IMPORTER, path)
+        read_requests(wildchat.IMPORTER, path)
 
 
 def test_other_files_are_refused(tmp_path):
-    other = pa.table({"conversation_hash": ["a"], "model": ["b"], "conversation": ["c"]})
+    other = pa.table({"conversation_hash": ["a"], "model": ["b"], "conversation": [3]})
     pq.write_table(other, tmp_path / "other.parquet")
     (tmp_path / "noise.parquet").write_bytes(b"noise")
-    (tmp_path / "empty").mkdir()
     for name, message in {
-        "other.parquet": "expected a list of structs in conversation, got string",
+        "other.parquet": "expected a list of structs in conversation, got int64",
         "noise.parquet": "expected a Parquet file",
-        "absent.parquet": "expected a readable file",
-        "absent.jsonl": "expected a readable file, got: No such file",
-        "log.pkl": r"expected a file .parquet, .json, .*, got '.pkl'",
-        "empty": "expected files .parquet, .json, .*, got none",
     }.items():
         with pytest.raises(InputError, match=f"{name}: {message}"):
-            read_turns(wildchat.IMPORTER, tmp_path / name)
-    with pytest.raises(InputError, match="rows: expected at least 1, got 0"):
-        read_turns(wildchat.IMPORTER, tmp_path / "a.jsonl", rows=0)
+            read_requests(wildchat.IMPORTER, tmp_path / name)
 
 
 def test_damage_is_found_when_it_is_reached(tmp_path):
@@ -354,7 +369,7 @@ def test_damage_is_found_when_it_is_reached(tmp_path):
         start, size = column.data_page_offset, column.total_compressed_size
         content[start : start + size] = bytes(size)
     path.write_bytes(content)
-    stream = read_turns(wildchat.IMPORTER, path, rows=128)
+    stream = read_requests(wildchat.IMPORTER, path, rows=128)
     with pytest.raises(InputError, match=r"a.parquet: .* it is damaged; get it again") as refusal:
         list(stream)
     assert "secret" not in str(refusal.value)
@@ -368,7 +383,7 @@ def test_damage_is_found_when_it_is_reached(tmp_path):
 def test_batches_come_before_the_file_is_read_through(tmp_path, suffix):
     records = [_record(_user("x"), _user("y"), _user("z"), name=f"{i:04}") for i in range(1000)]
     path = _write(tmp_path, suffix, records)
-    stream = read_turns(wildchat.IMPORTER, path, rows=10)
+    stream = read_requests(wildchat.IMPORTER, path, rows=10)
     first = next(stream)
     assert len(first) == 12, "no conversation is in two batches"
     assert stream.report[:3] == (4, 4, {})
@@ -393,7 +408,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path, suffix):
     try:
         most = 0
         sizes = []
-        for batch in read_turns(wildchat.IMPORTER, path, rows=50):
+        for batch in read_requests(wildchat.IMPORTER, path, rows=50):
             most = max(most, pa.total_allocated_bytes() - before)
             sizes.append(len(batch))
         peak = tracemalloc.get_traced_memory()[1]
@@ -401,24 +416,11 @@ def test_memory_does_not_grow_with_the_file(tmp_path, suffix):
         tracemalloc.stop()
     assert sum(sizes) == 400
     assert max(peak, most) < 30e6
-    assert len(next(read_turns(wildchat.IMPORTER, path, rows=400))) < 400
+    assert len(next(read_requests(wildchat.IMPORTER, path, rows=400))) < 400
 
 
-def test_long_texts_end_a_batch(tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "MOST_CHARS", 10)
-    path = _lines(tmp_path / "a.jsonl", *[_record(_user("12345"), name=str(i)) for i in range(5)])
-    assert [len(batch) for batch in read_turns(wildchat.IMPORTER, path)] == [2, 2, 1]
-
-
-def test_several_files(tmp_path):
-    one = _parquet(tmp_path / "train-00000-of-00002.parquet", [GOOD])
-    two = _lines(tmp_path / "train-00001-of-00002.jsonl", {**GOOD, "conversation_hash": "two"})
-    (tmp_path / "README.md").touch()
-    for path in (tmp_path, str(tmp_path), [one, str(two)]):
-        stream = read_turns(wildchat.IMPORTER, path)
-        assert [row["session_id"] for row in _rows(stream)] == ["abc/7", "two/7"]
-        assert stream.report[:3] == (2, 2, {})
-    assert _rows(read_turns(wildchat.IMPORTER, _parquet(tmp_path / "none.parquet", []))) == []
+def test_a_table_without_rows(tmp_path):
+    assert _rows(read_requests(wildchat.IMPORTER, _parquet(tmp_path / "none.parquet", []))) == []
 
 
 # Counts always add up
@@ -460,12 +462,13 @@ LINES = st.lists(
 @given(lines=LINES)
 def test_counts_always_add_up(lines, tmp_path_factory):
     path = tmp_path_factory.mktemp("lines") / "a.jsonl"
-    path.write_bytes(b"\n".join(lines))
-    stream = read_turns(wildchat.IMPORTER, path, rows=3)
+    # A sound line first, or what follows may be read as one JSON text.
+    path.write_bytes(b"\n".join([json.dumps(GOOD, default=str).encode(), *lines]))
+    stream = read_requests(wildchat.IMPORTER, path, rows=3)
     rows = _rows(stream)
     assert stream.report.read == sum(1 for line in path.read_bytes().split(b"\n") if line.strip())
-    assert sum(row["turn"] == 0 for row in rows) == stream.report.kept
-    assert not any(row["repeated"] for row in rows if row["turn"] == 0)
+    assert sum(row["place"] == 0 for row in rows) == stream.report.kept
+    assert all((row["before"] is None) >= (row["place"] == 0) for row in rows)
 
 
 # The data set
@@ -474,7 +477,7 @@ def test_counts_always_add_up(lines, tmp_path_factory):
 def test_the_data_set(tmp_path, monkeypatch):
     monkeypatch.setenv("CQBAYES_DATA", str(tmp_path))
     with pytest.raises(InputError, match=r"wildchat: .*; get it: cqbayes data get wildchat"):
-        data_set.turns()
+        data_set.requests()
     assert len(data_set.FILES) == 14
     eighth = data_set.FILES[7]
     assert (eighth.repository, eighth.revision) == ("allenai/WildChat-1M", "main")
@@ -483,6 +486,9 @@ def test_the_data_set(tmp_path, monkeypatch):
     for i, file in enumerate(data_set.FILES):
         folder = tmp_path / "wildchat" if i % 2 else tmp_path
         _parquet(folder / file.name, [_record(_user("x"), name=str(i))])
-    rows = _rows(data_set.turns())
-    assert [row["session_id"] for row in rows] == [str(i) for i in range(14)]
-    assert len(_rows(data_set.turns(tmp_path / "wildchat"))) == 7
+    rows = _rows(data_set.requests())
+    assert [row["session"] for row in rows] == [str(i) for i in range(14)]
+    assert len(_rows(data_set.requests(tmp_path / "wildchat"))) == 7
+    found = data_set.turns()
+    assert set(found.turns["session_id"].to_pylist()) == {str(i) for i in range(14)}
+    assert (found.report.read, found.counts.turns) == (14, 14)

@@ -1,7 +1,9 @@
-"""Turns into services, by an oracle that reads one session at a time, and by hand."""
+"""Turns into services: by hand, and by another implementation that goes row by row."""
 
-from collections import defaultdict
+import re
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from unittest import mock
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cqbayes.errors import InputError
-from cqbayes.logs.retrials.chains import TurnCounts, in_order, services_of_turns
+from cqbayes.logs.retrials import chains
+from cqbayes.logs.retrials.chains import TurnCounts, services_of_turns
 from cqbayes.logs.retrials.detector import Detector, Logistic
 from cqbayes.logs.retrials.detector_files import load_detector
 from cqbayes.logs.retrials.pairs import FEATURES, features
@@ -18,6 +21,7 @@ from cqbayes.logs.schema import SERVICES, TURNS
 
 NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
 COMPLAINS = FEATURES.index("complaint")
+HOUR = 3_600.0
 
 
 def _by_complaint() -> Detector:
@@ -32,10 +36,12 @@ def _by_complaint() -> Detector:
 DETECTOR = _by_complaint()
 
 
-def _turn(turn: int, text: str = "Why?", session: str = "a", **known) -> dict:
+def _turn(turn: int, text: str | None = "Why?", session: str = "a", **known) -> dict:
+    """The turn of a minute: turn 90 comes an hour and a half after turn 0."""
     return {
         "session_id": session,
         "turn": turn,
+        "guessed": False,
         "model": f"llm{turn % 3}",
         "text": text,
         "timestamp": NOON + timedelta(minutes=turn),
@@ -51,45 +57,46 @@ def _made(*turns: dict, **how) -> tuple[list[dict], TurnCounts]:
 
 
 def _seen(*turns: dict, **how) -> list[tuple]:
-    """Query, attempt, what was taken, and the probability of a retrial of each service."""
-    rows, _ = _made(*turns, **how)
-    chance = [row["retry_probability"] for row in rows]
+    """Query, attempt, and outcome of each service: its LLM, ``retry`` or ``silent``."""
     return [
-        (row["query_id"], row["attempt"], row["chosen"], None if p is None else round(p, 6))
-        for row, p in zip(rows, chance, strict=True)
+        (row["query_id"], row["attempt"], row["chosen"] or ("silent" if row["silent"] else "retry"))
+        for row in _made(*turns, **how)[0]
     ]
 
 
-# What came of a turn, sign by sign
+# The outcome of an answer, sign by sign
 
 
 def test_inferred_chains_have_probabilities():
     turns = [_turn(0), _turn(1, "wrong"), _turn(2, "still wrong"), _turn(3, "And why red?")]
     assert _seen(*turns) == [
-        ("a/0", 1, None, 0.9),
-        ("a/0", 2, None, 0.9),
-        ("a/0", 3, "llm2", 0.1),
-        ("a/3", 1, "llm0", None),
+        ("a/0", 1, "retry"),
+        ("a/0", 2, "retry"),
+        ("a/0", 3, "llm2"),
+        ("a/3", 1, "silent"),
     ]
-    counts = {"turns": 4, "services": 4, "inferred": 3, "assumed": 1, "retried": 2, "queries": 2}
-    assert _made(*turns)[1] == TurnCounts(**counts)
+    rows, report = _made(*turns)
+    chances = [row["retry_probability"] for row in rows]
+    assert chances[:3] == pytest.approx([0.9, 0.9, 0.1])
+    assert chances[3] is None
+    counts = {"turns": 4, "services": 4, "inferred": 3, "last": 1, "retried": 2, "queries": 2}
+    assert report == TurnCounts(**counts)
+    assert [row[1] for row in _seen(*turns, threshold=chances[0])] == [1, 2, 3, 1]
     assert [row[1] for row in _seen(*turns, threshold=0.95)] == [1, 1, 1, 1]
 
 
 def test_a_service_is_one_turn():
     turn = _turn(0, user_id="u", latency=1.5, cost=0.1, language="English", response_chars=3)
-    (row,), _ = _made(turn)
-    same = {name: turn[name] for name in ("session_id", "user_id", "timestamp", "text")}
+    (row,), _ = _made(turn, last="taken")
+    same = ("session_id", "user_id", "timestamp", "text", "latency", "cost")
     assert row == {
         **dict.fromkeys(SERVICES.names),
-        **same,
+        **{name: turn[name] for name in same},
         "query_id": "a/0",
         "attempt": 1,
         "offered": ["llm0"],
         "chosen": "llm0",
         "silent": False,
-        "latency": 1.5,
-        "cost": 0.1,
     }
 
 
@@ -126,35 +133,71 @@ def test_what_the_user_showed_comes_first(first, second, expected):
     assert (rows[0]["chosen"], rows[1]["attempt"]) == expected
     shown = not (first in ({}, {"accepted": False}, {"feedback": 0.0}) and len(second) < 2)
     assert (rows[0]["retry_probability"] is None) == shown
-    assert report.explicit == shown
+    assert (report.explicit, report.inferred) == (shown, not shown)
 
 
-def test_the_last_turn_of_a_session():
+def test_an_answer_of_unknown_outcome():
     turns = [_turn(0), _turn(1, "wrong"), _turn(0, session="b", feedback=-1.0)]
-    assert [row[2] for row in _seen(*turns)] == [None, "llm1", None]
-    rows, report = _made(*turns, last="silent")
-    assert [(row["chosen"], row["silent"]) for row in rows] == [
-        (None, False),
-        (None, True),
-        (None, False),
-    ]
-    assert (report.assumed, report.explicit, report.retried) == (1, 1, 2)
-    rows, report = _made(*turns, last="drop")
-    assert [row["query_id"] for row in rows] == ["a/0", "b/0"]
-    assert (report.turns, report.services, report.dropped, report.assumed) == (3, 2, 1, 0)
+    silent = [("a/0", 1, "retry"), ("a/0", 2, "silent"), ("b/0", 1, "retry")]
+    assert _seen(*turns) == _seen(*turns, last="silent") == silent
+    assert _seen(*turns, last="taken")[1] == ("a/0", 2, "llm1")
+    assert _seen(*turns, last="drop") == [("a/0", 1, "retry"), ("b/0", 1, "retry")]
+    report = _made(*turns, last="drop")[1]
+    assert (report.turns, report.services, report.dropped, report.last) == (3, 2, 1, 0)
+    assert report.explicit == report.inferred == 1
 
 
-def test_a_turn_that_comes_too_late_is_no_retrial():
-    early, late = _turn(0), _turn(90, "wrong")
-    assert _seen(early, late) == [("a/0", 1, None, 0.9), ("a/0", 2, "llm0", None)]
-    assert _seen(early, late, idle=3_600.0) == [
-        ("a/0", 1, "llm0", None),
-        ("a/90", 1, "llm0", None),
-    ]
-    assert _seen(early, {**late, "repeated": True}, idle=3_600.0)[0] == ("a/0", 1, "llm0", None)
+@pytest.mark.parametrize("sign", [{}, {"regenerated": True}, {"repeated": True}])
+@pytest.mark.parametrize("failed", [False, True])
+def test_a_turn_after_a_pause_is_no_reaction(sign, failed):
+    """Asked again 59 and 90 minutes later; and a new start after that in any case."""
+    early, late = (_turn(t, "wrong", **sign, failed=failed) for t in (59, 90))
+    again, shown = not failed or bool(sign), bool(sign)
+    rows, report = _made(_turn(0), early, idle=HOUR)
+    assert rows[0]["silent"] == (not again)
+    assert (report.explicit, report.retried) == (shown, again)
+    rows, report = _made(_turn(0), late, idle=HOUR)
+    assert [(row["attempt"], row["silent"]) for row in rows] == [(1, True)] * (2 - failed)
+    assert (report.last, report.retried) == (2 - failed, 0)
+    untimed = {**late, "timestamp": None}
+    assert _made(_turn(0), untimed, idle=HOUR)[1].retried == again
 
 
-# Transport
+def test_a_pause_counts_from_the_answer():
+    """Not from what failed between: the user of an hour ago may be gone."""
+    turns = [_turn(0), _turn(40, failed=True, regenerated=True), _turn(80)]
+    assert _seen(*turns, idle=HOUR) == [("a/0", 1, "retry"), ("a/80", 1, "silent")]
+    turns = [_turn(0), _turn(90, failed=True), _turn(91, "wrong", timestamp=None)]
+    assert _seen(*turns, idle=HOUR) == [("a/0", 1, "retry"), ("a/0", 2, "silent")]
+
+
+def test_a_next_turn_can_say_that_the_user_went_on():
+    turns = [_turn(0), _turn(1, "wrong"), _turn(2, None), _turn(3), _turn(4, repeated=True)]
+    rows, report = _made(*turns, next_turn="taken")
+    assert [row["chosen"] for row in rows] == ["llm0", "llm1", "llm2", None, None]
+    assert [row["attempt"] for row in rows] == [1, 1, 1, 1, 2]
+    assert {row["retry_probability"] for row in rows} == {None}
+    assert (report.went_on, report.explicit, report.last, report.inferred) == (3, 1, 1, 0)
+    bad = _made(_turn(0, feedback=-1.0), _turn(1), next_turn="taken")
+    assert bad[0][0]["chosen"] is None
+    assert (bad[1].explicit, bad[1].went_on) == (1, 0)
+
+
+@pytest.mark.parametrize("nothing", [None, "", " \n"])
+@pytest.mark.parametrize("which", [0, 1])
+def test_without_words_nothing_is_compared(nothing, which):
+    """Two pictures, say: the detector would judge by the time between them."""
+    turns = [_turn(0, "wrong"), _turn(1, "wrong")]
+    turns[which]["text"] = nothing
+    rows, report = _made(*turns)
+    assert [(row["query_id"], row["attempt"], row["silent"]) for row in rows] == [("a/1", 1, True)]
+    assert (report.unseen, report.last, report.inferred) == (1, 1, 0)
+    assert _made(*turns, last="drop")[1].dropped == 1
+    turns[1]["repeated"] = True
+    assert _seen(*turns) == [("a/0", 1, "retry"), ("a/0", 2, "silent")]
+
+
+# Errors of the way there, and answers that nobody can be named for
 
 
 def test_a_request_sent_again_after_an_error_is_no_retrial():
@@ -162,7 +205,7 @@ def test_a_request_sent_again_after_an_error_is_no_retrial():
     rows, report = _made(*turns)
     assert [(row["query_id"], row["attempt"], row["chosen"]) for row in rows] == [
         ("a/1", 1, "llm1"),
-        ("a/2", 1, "llm2"),
+        ("a/2", 1, None),
     ]
     assert (report.failed, report.services, report.retried) == (1, 2, 0)
 
@@ -172,7 +215,7 @@ def test_a_request_sent_again_after_an_error_is_no_retrial():
     [
         ({"text": "And?"}, {"text": "And?", "repeated": True}, 1),  # sent again by a program
         ({"repeated": True}, {"repeated": True}, 2),  # by the user first, and then by a program
-        ({"text": "And?", "regenerated": True}, {"text": "And?", "repeated": True}, 2),
+        ({"text": "And?", "regenerated": True}, {"text": "And?"}, 2),
         ({"text": "And?"}, {"text": "wrong"}, 2),
     ],
 )
@@ -183,10 +226,39 @@ def test_what_failed_between_two_answers(failed, after, attempt):
     assert report.failed == 1
 
 
-def test_asking_for_another_answer_that_never_comes():
-    rows, report = _made(_turn(0), _turn(1, regenerated=True, failed=True))
-    assert [(row["chosen"], row["silent"]) for row in rows] == [(None, False)]
-    assert (report.explicit, report.retried) == (1, 1)
+@pytest.mark.parametrize("sign", [{"regenerated": True}, {"repeated": True}])
+def test_who_asks_again_and_gets_nothing(sign: dict):
+    """The answer before was not taken; and the next session begins anew."""
+    unanswered = [_turn(0), _turn(1, failed=True, **sign)]
+    others = [_turn(0, session="b"), _turn(1, "And?", session="b"), _turn(0, session="c")]
+    expected = [
+        ("a/0", 1, "retry"),
+        ("b/0", 1, "llm0"),
+        ("b/1", 1, "silent"),
+        ("c/0", 1, "silent"),
+    ]
+    assert _seen(*unanswered, *others) == expected
+    assert _made(*unanswered, *others)[1].explicit == 1
+    # Nor does a session that begins with a sign react to the one before.
+    others = [_turn(0, session=session, **sign) for session in "bc"]
+    assert [row[1:] for row in _seen(_turn(0), *others)] == [(1, "silent")] * 3
+
+
+def test_an_answer_of_an_unknown_llm_is_an_attempt_and_no_service():
+    turns = [_turn(0), _turn(1, "wrong", model=None), _turn(2, "wrong"), _turn(3, "And?")]
+    rows, report = _made(*turns)
+    # It is not known whose answer "wrong" of turn 2 is about, so nothing is said of llm0 by it.
+    assert [(row["query_id"], row["attempt"], row["chosen"]) for row in rows] == [
+        ("a/0", 1, None),
+        ("a/0", 3, "llm2"),
+        ("a/3", 1, None),
+    ]
+    assert (report.unattributed, report.services, report.retried, report.queries) == (1, 3, 1, 2)
+    turns[1]["text"] = "And?"
+    assert _seen(*turns)[:2] == [("a/0", 1, "llm0"), ("a/1", 2, "llm2")]
+    # What failed has no model either, and is no attempt.
+    failed = _made(*turns[:1], {**turns[1], "failed": True})[1]
+    assert (failed.failed, failed.unattributed) == (1, 0)
 
 
 def test_turns_out_of_order_are_left_out():
@@ -197,155 +269,191 @@ def test_turns_out_of_order_are_left_out():
     assert (report.turns, report.services, report.disordered) == (6, 4, 2)
 
 
-# All at once: another implementation, session by session
+def test_what_hangs_on_guessed_sessions_is_counted():
+    turns = [_turn(t, "wrong", s, guessed=s == "b") for s in "ab" for t in range(3)]
+    turns += [_turn(0, session="c", guessed=True, feedback=-1.0)]
+    report = _made(*turns)[1]
+    assert (report.retried, report.guessed, report.guessed_retrials) == (5, 4, 2)
+    assert _made(*turns, last="drop")[1].guessed == 3
 
-TEXTS = ["Why?", "wrong", "still not", "And?", "thanks", ""]
-ROWS = st.lists(
-    st.fixed_dictionaries(
-        {
-            "turn": st.integers(0, 3),  # how far above the one before: 0 is out of order
-            "new": st.integers(0, 3),  # 0 begins a session
-            "text": st.sampled_from(TEXTS) | st.none(),
-            "failed": st.sampled_from([None, False, False, True]),
-            "regenerated": st.sampled_from([None, False, False, True]),
-            "repeated": st.sampled_from([False, False, True]),
-            "accepted": st.sampled_from([None, None, False, True]),
-            "feedback": st.sampled_from([None, None, None, -1.0, 1.0, 0.0]),
-            "gap": st.sampled_from([None, 1, 100, 10_000]),
-        }
-    ),
-    max_size=25,
+
+# All at once: another implementation, row by row
+
+ROW = st.fixed_dictionaries(
+    {
+        "new": st.sampled_from([False, False, False, True]),  # whether a session begins
+        "turn": st.sampled_from([1, 1, 1, 2, 0]),  # above the one before: 0 is out of order
+        "text": st.sampled_from(["Why?", "wrong", "still not", "And?", "", " \n", None]),
+        "model": st.sampled_from(["x", "y", None]),
+        "failed": st.sampled_from([None, False, True]),
+        "regenerated": st.sampled_from([None, False, False, True]),
+        "repeated": st.sampled_from([False, False, True]),
+        "accepted": st.sampled_from([None, None, False, True]),
+        "feedback": st.sampled_from([None, None, None, -1.0, 1.0, 0.0]),
+        "gap": st.sampled_from([None, 1, 1_800, 3_600, 3_601]),
+    }
 )
-IDLE = 5_000.0
+# Long logs too: most that is drawn is short, and has no three sessions.
+ROWS = st.lists(ROW, max_size=5) | st.lists(ROW, min_size=15, max_size=25)
 
 
 def _log(rows: list[dict]) -> list[dict]:
     log, session, turn, at = [], 0, -1, NOON
     for row in rows:
-        if row["new"] == 0:
+        if row["new"]:
             session, turn = session + 1, -1
-        turn = turn + row["turn"]
+        turn += row["turn"]
         at += timedelta(seconds=row["gap"] or 0)
-        known = {n: row[n] for n in ("failed", "regenerated", "repeated", "accepted", "feedback")}
-        log.append(_turn(max(turn, 0), row["text"], f"s{session}", **known))
+        known = {name: row[name] for name in row if name not in ("turn", "new", "text", "gap")}
+        log.append(_turn(turn, row["text"], f"s{session}", guessed=session % 2 == 1, **known))
         log[-1]["timestamp"] = None if row["gap"] is None else at
     return log
 
 
-def _chance(one: dict, two: dict) -> float:
-    first, second = (pa.RecordBatch.from_pylist([row], TURNS) for row in (one, two))
-    return float(DETECTOR.probability(features(first, second))[0])
-
-
-def _by_hand(log: list[dict], last: str) -> list[tuple]:
-    sessions = defaultdict(list)
+def _sessions(log: list[dict], most: int) -> list[list[dict]]:
+    found: list[list[dict]] = []
     for row in log:
-        if all(row["turn"] > other["turn"] for other in sessions[row["session_id"]]):
-            sessions[row["session_id"]].append(row)
-    made = []
-    for rows in sessions.values():
-        query, attempt = None, 0
-        answered = [i for i, row in enumerate(rows) if not row["failed"]]
-        for place, i in enumerate(answered):
-            row = rows[i]
-            query, attempt = (query, attempt + 1) if query else (f"s/{row['turn']}", 1)
-            query = query.replace("s/", f"{row['session_id']}/")
-            following = answered[place + 1] if place + 1 < len(answered) else None
-            between = rows[i + 1 : len(rows) if following is None else following + 1]
-            another = any(r["regenerated"] for r in between)
-            same = following is not None and all(r["repeated"] for r in between)
-            soon = following is not None
-            if soon and row["timestamp"] and rows[following]["timestamp"]:
-                soon = (rows[following]["timestamp"] - row["timestamp"]).total_seconds() <= IDLE
-            feedback, chance = row["feedback"] or 0, None
-            again = False
-            if feedback <= 0 and another:
-                outcome, again = "retry", following is not None
-            elif feedback > 0 or (row["accepted"] and feedback == 0):
-                outcome = "taken"
-            elif same and soon:
-                outcome, again = "retry", True
-            elif soon:
-                chance = _chance(row, rows[following])
-                again = chance >= 0.5
-                outcome = "retry" if again else "taken"
+        goes_on = bool(found) and found[-1][0]["session_id"] == row["session_id"]
+        if goes_on and len(found[-1]) < most:
+            found[-1].append(row)
+        else:
+            found.append([row])
+    return found
+
+
+def _by_hand(log: list[dict], most: int, last: str, next_turn: str) -> tuple[list[tuple], dict]:
+    count = dict.fromkeys(TurnCounts._fields, 0)
+    made: list[tuple] = []
+    sessions = _sessions(log, most)
+    count["cut"] = len(sessions) - len({row["session_id"] for row in log})
+    for session in sessions:
+        answers: list[tuple[dict, list[dict]]] = []  # each with its reactions
+        highest = None
+        for row in session:
+            count["turns"] += 1
+            if highest is not None and row["turn"] <= highest:
+                count["disordered"] += 1
+                continue
+            highest = row["turn"]
+            if answers:
+                times = answers[-1][0]["timestamp"], row["timestamp"]
+                if None in times or (times[1] - times[0]).total_seconds() <= HOUR:
+                    answers[-1][1].append(row)
+            if row["failed"]:
+                count["failed"] += 1
             else:
-                outcome = {"taken": "taken", "silent": "silent", "drop": "drop"}[last]
-            if feedback < 0:
-                outcome, chance = "retry", None
-            if outcome != "drop":
-                taken = row["model"] if outcome == "taken" else None
-                made.append((query, attempt, taken, outcome == "silent", chance))
-            query = query if again else None
-    return made
+                answers.append((row, []))
+        query, attempt = "", 0
+        for row, reactions in answers:
+            attempt += 1
+            if attempt == 1:
+                query = f"{row['session_id']}/{row['turn']}"
+            kind, taken, again, chance = _outcome(row, reactions, next_turn)
+            unknown = kind == "last"
+            if row["model"] is None:
+                count["unattributed"] += 1
+            elif kind == "unseen":
+                count["unseen"] += 1
+            elif unknown and last == "drop":
+                count["dropped"] += 1
+            else:
+                count["services"] += 1
+                count[kind] += 1
+                count["retried"] += not (unknown or taken)
+                count["queries"] += attempt == 1
+                count["guessed"] += row["guessed"]
+                count["guessed_retrials"] += row["guessed"] and again
+                chosen = row["model"] if taken or (unknown and last == "taken") else None
+                made.append((query, attempt, chosen, unknown and last == "silent", chance))
+            reacts = any(not other["failed"] for other in reactions)
+            attempt = attempt if again and reacts else 0
+    return made, count
+
+
+def _outcome(
+    row: dict, reactions: list[dict], next_turn: str
+) -> tuple[str, bool, bool, float | None]:
+    """Its kind, whether the answer was taken, whether the user asked again, how probably."""
+    following = [other for other in reactions if not other["failed"]]
+    feedback = row["feedback"] or 0
+    kind, taken, again, chance = "explicit", False, False, None
+    if feedback > 0:
+        taken = True
+    elif any(other["regenerated"] for other in reactions):
+        again = True
+    elif row["accepted"] and not feedback:
+        taken = True
+    elif reactions and all(other["repeated"] for other in reactions):
+        again = True
+    elif following and next_turn == "taken":
+        kind, taken = "went_on", True
+    elif following and all((one["text"] or "").strip() for one in (row, following[0])):
+        chance = 0.9 if re.search("wrong|still", following[0]["text"]) else 0.1
+        kind, taken, again = "inferred", chance < 0.5, chance > 0.5
+    else:
+        kind = "unseen" if following else "last"
+    return ("explicit", False, again, None) if feedback < 0 else (kind, taken, again, chance)
 
 
 @settings(max_examples=150, deadline=None)
-@given(rows=ROWS, size=st.integers(1, 6), last=st.sampled_from(["taken", "silent", "drop"]))
-def test_services_are_those_of_another_implementation(rows, size, last):
-    """Whatever the batches; and counts add up, attempts follow one another, and one is taken."""
+@given(
+    rows=ROWS,
+    cuts=st.lists(st.integers(0, 25), max_size=5),
+    most=st.sampled_from([2, 5, 100]),
+    last=st.sampled_from(["taken", "silent", "drop"]),
+    next_turn=st.sampled_from(["infer", "infer", "taken"]),
+)
+def test_services_are_those_of_another_implementation(rows, cuts, most, last, next_turn):
+    """Whatever the batches; and every turn is counted once."""
     log = _log(rows)
-    batches = pa.Table.from_pylist(log, TURNS).to_batches(max_chunksize=size)
-    stream = services_of_turns(batches, DETECTOR, last=last, idle=IDLE)
-    found = pa.Table.from_batches(stream, SERVICES).to_pylist()
-    keys = ("query_id", "attempt", "chosen", "silent", "retry_probability")
-    expected = _by_hand(log, last)
-    assert [tuple(row[key] for key in keys[:4]) for row in found] == [row[:4] for row in expected]
-    chances = [
-        (row["retry_probability"], other[4]) for row, other in zip(found, expected, strict=True)
-    ]
-    assert all(p == q if q is None else p == pytest.approx(q) for p, q in chances)
+    whole = pa.RecordBatch.from_pylist(log, TURNS)
+    places = [0, *sorted(min(cut, len(log)) for cut in cuts), len(log)]
+    batches = [whole[a:b] for a, b in pairwise(places)]
+    with mock.patch.object(chains, "MOST_ROWS", most):
+        stream = services_of_turns(batches, DETECTOR, last=last, next_turn=next_turn, idle=HOUR)
+        found = pa.Table.from_batches(stream, SERVICES).to_pylist()
+    expected, count = _by_hand(log, most, last, next_turn)
     report = stream.report
-    assert report.turns == len(log) == sum(report[i] for i in (1, 2, 3, 4))
-    assert report.services == len(found) == report.explicit + report.inferred + report.assumed
-    assert report.failed + report.disordered >= sum(bool(row["failed"]) for row in log)
-    queries = defaultdict(list)
-    for row in found:
-        queries[row["query_id"]].append(row)
-    assert report.queries == len(queries)
-    for attempts in queries.values():
-        assert [row["attempt"] for row in attempts] == list(range(1, len(attempts) + 1))
-        assert all(row["chosen"] is None for row in attempts[:-1])
+    assert report._asdict() == count
+    keys = ("query_id", "attempt", "chosen", "silent")
+    assert [tuple(row[key] for key in keys) for row in found] == [row[:4] for row in expected]
+    for row, (*_, chance) in zip(found, expected, strict=True):
+        assert row["retry_probability"] == (None if chance is None else pytest.approx(chance))
+    assert report.turns == len(log) == sum(report[1:7])
+    kinds = report.explicit + report.inferred + report.went_on + report.last
+    assert report.services == len(found) == kinds
 
 
-def test_long_batches_are_cut(monkeypatch):
-    log = [_turn(i, "wrong") for i in range(20)]
-    whole = _made(*log)
-    monkeypatch.setattr("cqbayes.logs.retrials.chains.MOST_ROWS", 3)
-    assert _made(*log) == whole
-    assert whole[1].retried == 19
+def test_memory_is_bounded_by_a_batch_and_a_session(monkeypatch):
+    monkeypatch.setattr(chains, "MOST_ROWS", 5)
+    log = [_turn(i, "wrong") for i in range(43)] + [_turn(i, "wrong", "b") for i in range(4)]
+    read = 0
 
+    def batches():
+        nonlocal read
+        for row in log:
+            read += 1
+            yield pa.RecordBatch.from_pylist([row], TURNS)
 
-def test_turns_that_fail_without_end_take_no_room(monkeypatch):
-    from cqbayes.logs.retrials import chains
-
-    sizes = []
-    joined = chains._joined
-
-    def watched(first, second):
-        sizes.append(0 if first is None else first.num_rows)
-        return joined(first, second)
-
-    monkeypatch.setattr(chains, "_joined", watched)
-    log = [_turn(0)] + [
-        _turn(i, failed=True, repeated=i % 2 == 0, regenerated=i == 17) for i in range(1, 60)
-    ]
-    batches = pa.Table.from_pylist(log, TURNS).to_batches(max_chunksize=7)
-    (made,) = services_of_turns(batches, DETECTOR)
-    assert made["chosen"].to_pylist() == [None]
-    assert max(sizes) <= 3
+    stream = services_of_turns(batches(), DETECTOR)
+    sizes, ahead = [], []
+    for batch in stream:
+        sizes.append(batch.num_rows)
+        ahead.append(read - sum(sizes))
+    assert sizes == [5] * 8 + [3, 4]
+    assert ahead == [1] * 9 + [0]
+    # Eight cuts: who asks again after one is a new query.
+    assert (stream.report.cut, stream.report.queries, stream.report.last) == (8, 10, 10)
 
 
 # What is given and what is refused
 
 
-def test_the_shipped_detector_and_in_order():
-    log = [_turn(1, "That is wrong, try again"), _turn(0, "Name a prime"), _turn(0, session="0")]
-    table = in_order(pa.Table.from_pylist(log, TURNS))
-    assert table["turn"].to_pylist() == [0, 0, 1]
-    rows = pa.Table.from_batches(services_of_turns(table), SERVICES)
+def test_the_shipped_detector():
+    log = [_turn(0, session="0"), _turn(0, "Name a prime"), _turn(1, "That is wrong, try again")]
+    rows = pa.Table.from_batches(services_of_turns(pa.Table.from_pylist(log, TURNS)), SERVICES)
     (chance,) = [p for p in rows["retry_probability"].to_pylist() if p is not None]
-    pair = [pa.RecordBatch.from_pylist([log[i]], TURNS) for i in (1, 0)]
+    pair = [pa.RecordBatch.from_pylist([turn], TURNS) for turn in log[1:]]
     assert chance == pytest.approx(load_detector().probability(features(*pair))[0])
     assert rows["attempt"].to_pylist() == [1, 1, 2]
 
@@ -376,7 +484,8 @@ def test_embeddings_take_part(tmp_path, monkeypatch):
     [
         ({"threshold": 1.0}, "threshold: expected a probability between 0 and 1, got 1.0"),
         ({"threshold": float("nan")}, "threshold: expected"),
-        ({"last": "gone"}, "last: expected taken, silent or drop, got 'gone'"),
+        ({"last": "gone"}, "last: expected silent, taken or drop, got 'gone'"),
+        ({"next_turn": "ask"}, "next_turn: expected infer or taken, got 'ask'"),
         ({"idle": 0.0}, "idle: expected a positive number"),
     ],
 )
@@ -389,52 +498,9 @@ def test_tables_that_are_no_turns():
     table = pa.Table.from_pylist([_turn(0, "secret")], TURNS)
     with pytest.raises(InputError, match=r"turns: expected columns .*; no model"):
         list(services_of_turns(table.drop_columns(["model"]), DETECTOR))
-    other = table.set_column(1, "turn", pa.array(["first"]))
-    with pytest.raises(InputError, match="turns: expected columns of the types of"):
-        list(services_of_turns(other, DETECTOR))
+    for wrong in (["first"], [None]):
+        other = table.set_column(1, "turn", pa.array(wrong))
+        with pytest.raises(InputError, match="turns: expected columns of the types of"):
+            list(services_of_turns(other, DETECTOR))
     assert list(services_of_turns([], DETECTOR)) == []
     assert list(services_of_turns(table[:0], DETECTOR)) == []
-
-
-def test_requests_at_one_place_are_told_apart():
-    """As logs of requests have them: the same number in the session again."""
-
-    def at(minutes: int | None, turn: int, text: str = "Why?", **known) -> dict:
-        when = (
-            None
-            if minutes is None
-            else datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=minutes)
-        )
-        return _turn(turn, text, **{"timestamp": when, "model": "m", **known})
-
-    def outcomes(*turns: dict) -> list[tuple]:
-        table = in_order(pa.Table.from_pylist(list(turns), TURNS))
-        rows = pa.Table.from_batches(
-            services_of_turns(table, _by_complaint()), SERVICES
-        ).to_pylist()
-        return [(row["query_id"], row["attempt"], row["chosen"]) for row in rows]
-
-    # Generated again after an answer: not taken. The turn after it is numbered on.
-    again = [at(0, 0), at(1, 0), at(9, 1, "Something else")]
-    assert outcomes(*again) == [("a/0", 1, None), ("a/0", 2, "m"), ("a/2", 1, "m")]
-    # Sent again after a failure, or by a program: no retrial.
-    assert outcomes(at(0, 0, failed=True), at(1, 0)) == [("a/1", 1, "m")]
-    sent = at(1, 1, "More", failed=True), at(2, 1, "More")
-    assert outcomes(at(0, 0), *sent) == [("a/0", 1, "m"), ("a/2", 1, "m")]
-    other = at(1, 1, "More"), at(2, 1, "More", failed=True), at(3, 1, "More", regenerated=False)
-    assert outcomes(at(0, 0), *other)[:1] == [("a/0", 1, "m")]
-    # Edited: one more turn, for the detector.
-    assert outcomes(at(0, 0), at(1, 0, "How?")) == [("a/0", 1, "m"), ("a/1", 1, "m")]
-    # The same at the same time, or without times: a duplicate.
-    assert outcomes(at(0, 0), at(0, 0)) == [("a/0", 1, "m")]
-    assert outcomes(at(None, 0), at(None, 0)) == [("a/0", 1, "m")]
-    # Back at an earlier place: in the order of time, with numbers that grow.
-    back = [at(0, 0), at(2, 1, "Two"), at(4, 2, "Three"), at(9, 1, "Two, edited")]
-    table = in_order(pa.Table.from_pylist(back[::-1], TURNS))
-    assert table["text"].to_pylist() == ["Why?", "Two", "Three", "Two, edited"]
-    assert table["turn"].to_pylist() == [0, 1, 2, 3]
-    # Without a time, in the order of numbers.
-    untimed = [at(None, 1, "Two"), at(5, 0)]
-    assert in_order(pa.Table.from_pylist(untimed, TURNS))["turn"].to_pylist() == [0, 1]
-    # Another session's place is another place.
-    assert len(outcomes(at(0, 0), at(1, 0, session="b"))) == 2

@@ -134,6 +134,9 @@ def test_files_of_gzip(tmp_path, packed):
         ({"offered": ["a", "b", "a"]}, "offered"),
         ({"offered": ["a", ""]}, "offered"),
         ({"offered": ["a", None]}, "offered"),
+        ({"offered": ["a", "nan"]}, "offered"),
+        ({"offered": ["['a'"], "chosen": "['a'"}, "list"),
+        ({"offered": ["a", "b, c"]}, "list"),
         ({"chosen": "c"}, "chosen"),
         ({"chosen": "ab"}, "chosen"),
         ({"chosen": "b", "silent": True}, "silent"),
@@ -142,10 +145,10 @@ def test_files_of_gzip(tmp_path, packed):
         ({"retry_probability": 1.5}, "retry_probability"),
         ({"propensity": 0.0}, "propensity"),
         ({"propensity": 1.01}, "propensity"),
-        ({"propensity": float("nan")}, "propensity"),
+        ({"propensity": float("inf")}, "propensity"),
         ({"weight": -1.0}, "weight"),
         ({"weight": float("inf")}, "weight"),
-        ({"latency": float("nan")}, "number"),
+        ({"latency": float("inf")}, "number"),
         ({"cost": float("-inf")}, "number"),
         ({"embedding": [0.6, 0.8, 0.0]}, "embedding"),
         ({"embedding": [0.6, float("nan")]}, "embedding"),
@@ -200,11 +203,12 @@ def test_a_row_with_a_fault_still_was_an_attempt(tmp_path):
         ({"timestamp": "\ud800"}, "timestamp"),
         ({"timestamp": "yesterday"}, "timestamp"), ({"timestamp": True}, "timestamp"),
         ({"timestamp": 1.5}, "timestamp"), ({"timestamp": 10**30}, "timestamp"),
-        ({"attempt": 1.5}, "cell"), ({"attempt": True}, "cell"), ({"attempt": "1"}, "cell"),
+        ({"attempt": 1.5}, "cell"), ({"attempt": True}, "cell"), ({"attempt": "1.5"}, "cell"),
         ({"attempt": 2**40}, "cell"), ({"attempt": 10**40}, "cell"),
-        ({"offered": "ab"}, "cell"), ({"offered": [1]}, "cell"), ({"offered": {"a": 1}}, "cell"),
-        ({"chosen": ["a"]}, "cell"), ({"silent": 1}, "cell"), ({"silent": "no"}, "cell"),
-        ({"weight": "1"}, "cell"), ({"weight": 10**400}, "cell"), ({"weight": True}, "cell"),
+        ({"offered": 1}, "cell"), ({"offered": [1.5]}, "cell"), ({"offered": {"a": 1}}, "cell"),
+        ({"offered": [True, False]}, "cell"), ({"offered": "['a' b]"}, "list"),
+        ({"chosen": ["a"]}, "cell"), ({"silent": 2}, "cell"), ({"silent": "no"}, "cell"),
+        ({"weight": "1_0"}, "cell"), ({"weight": 10**400}, "cell"), ({"weight": True}, "cell"),
         ({"embedding": ["1", "2"]}, "cell"), ({"embedding": [[1, 2]]}, "cell"),
         ({"embedding": [10**400, 1]}, "cell"), ({"embedding": [1e300, 1]}, "embedding"),
         ({"text": {}}, "cell"), (b'{"a": "' + b"x" * 17_000_000 + b'"}', "record"),
@@ -225,7 +229,8 @@ def test_lines_of_json_that_are_set_aside(tmp_path, line, rule):
         (b'2,1,a,,"' + b"x" * 17_000_000 + b'"', "record"),
         (b"2,1,a|b,,\xff", "encoding"),
         (b"2,one,a|b,,", "cell"), (b"2,1.5,a|b,,", "cell"), (b"2,99999999999,a|b,,", "cell"),
-        (b"2,1,a||b,,", "offered"), (b"2,1,,,", "offered"),
+        (b"2,1,a||b,,", "offered"), (b"2,1,,,", "offered"), (b"2,1,['a'|b],,", "list"),
+        (b'2,1,"a, b",,', "list"), (b'2,1,"""a""",,', "list"),
         (b"2,1,a,b,", "chosen"),
     ],
 )  # fmt: skip
@@ -315,7 +320,9 @@ def test_long_texts_that_repeat_stay_small_in_memory(tmp_path):
 # What is remembered
 
 
-def _reference(rows: list[tuple[str, int, int | None, bool]]) -> list[str | None]:
+def _reference(
+    rows: list[tuple[str, int, int | None, bool]], together: bool = False
+) -> list[str | None]:
     """The rules of queries, row by row, with everything remembered."""
     last: dict[str, list] = {}
     found: list[str | None] = []
@@ -327,12 +334,23 @@ def _reference(rows: list[tuple[str, int, int | None, bool]]) -> list[str | None
             found.append("answered")
         elif attempt > state[0] + 1:
             found.append("gap")
-        elif time is not None and state[1] is not None and time < state[1]:
+        elif not together and time is not None and state[1] is not None and time < state[1]:
             found.append("order")
         else:
             found.append(None)
-            last[query] = [attempt, state[1] if time is None else time, taken]
+            times = [at for at in (time, state[1]) if at is not None]
+            last[query] = [attempt, max(times, default=None), taken]
     return found
+
+
+def _back(rows: list[tuple[str, int, int | None, bool]], names: list[str | None]) -> int:
+    """How many rows that are kept have a time before that of an earlier row of their query."""
+    kept = [row for row, name in zip(rows, names, strict=True) if name is None]
+    return sum(
+        any(q == query and at is not None and at > time for q, _, at, _ in kept[:place])
+        for place, (query, _, time, _) in enumerate(kept)
+        if time is not None
+    )
 
 
 def _batch(rows: list[tuple[str, int, int | None, bool]]) -> pa.RecordBatch:
@@ -371,7 +389,8 @@ def test_one_query_is_remembered_where_rows_stand_together(rows, size):
     checker = Checker(together=True)
     codes = [checker.codes(_batch(rows[i : i + size])) for i in range(0, len(rows), size)]
     names = [RULES[code - 1].name if code else None for each in codes for code in each]
-    assert names == _reference(rows)
+    assert names == _reference(rows, together=True)
+    assert checker.back == _back(rows, names)
 
 
 def test_queries_are_forgotten_and_that_is_said(tmp_path, monkeypatch):
@@ -383,49 +402,6 @@ def test_queries_are_forgotten_and_that_is_said(tmp_path, monkeypatch):
     assert _set_aside(stream) == {"duplicate": ("302",)}
     assert any("queries were forgotten to save memory" in note for note in stream.report.notes)
     assert _set_aside(read_services(path, rows=10, sort=True)) == {"duplicate": ("301", "302")}
-
-
-# Order
-
-
-def test_sorting_puts_queries_and_sessions_together(tmp_path):
-    log = [
-        _row("q2", 2, 30, session_id="s1", chosen="a"), _row("q3", 1, 5, session_id="s2"),
-        _row("q1", 1, 10, session_id="s1"), _row("q2", 1, 20, session_id="s1"),
-        _row("q4", 1, 1), _row("q1", 2, 40, session_id="s1"),
-    ]  # fmt: skip
-    path = _write(tmp_path / "log.jsonl", log)
-    path.write_bytes(b"{\n" + path.read_bytes())
-    stream = read_services(path, sort=True, rows=2)
-    found = [(row["query_id"], row["attempt"]) for row in _kept(stream)]
-    wanted = [("q4", 1), ("q3", 1), ("q1", 1), ("q1", 2), ("q2", 1), ("q2", 2)]
-    assert found == wanted
-    assert stream.report.places == {"line": ("log.jsonl:1",)}
-    unsorted = read_services(path)
-    assert _set_aside(unsorted) == {"line": ("1",), "gap": ("2",)}
-    assert any("sort=True sorts them" in note for note in unsorted.report.notes)
-
-
-def test_sorting_keeps_all_that_a_row_has_and_counts_its_faults_once(tmp_path):
-    rng = np.random.default_rng(0)
-    rows = [_row(str(i), j, j, **FULL) for i in range(200) for j in (1, 2)]
-    rows[7]["weight"], rows[8]["weight"] = "much", -1.0
-    path = _write(tmp_path / "log.csv", [rows[i] for i in rng.permutation(400)])
-    stream = read_services(path, sort=True, quarantine=tmp_path / "aside.jsonl", memory="64MB")
-    found = {(row["query_id"], row["attempt"]): row for row in _kept(stream)}
-    assert stream.report.set_aside == {"cell": 1, "weight": 1}
-    assert len((tmp_path / "aside.jsonl").read_text().splitlines()) == 2
-    want = dict.fromkeys(SERVICES.names) | rows[20]
-    got = found[rows[20]["query_id"], rows[20]["attempt"]]
-    assert {**got, "embedding": None} == {**want, "embedding": None}
-
-
-def test_sorting_needs_sense_and_passes_on_what_is_refused(tmp_path):
-    path = _write(tmp_path / "log.jsonl", [_row("1"), _row("2", weight="x")])
-    with pytest.raises(InputError, match="memory: expected a size such as '1GB', got 'much'"):
-        list(read_services(path, sort=True, memory="much"))
-    with pytest.raises(InputError, match=r"log.jsonl:2: expected in every cell .*, got: cell"):
-        list(read_services(path, sort=True, strict=True))
 
 
 # Quarantine and strictness
@@ -446,16 +422,15 @@ def test_rows_set_aside_are_kept_with_the_reason(tmp_path, suffix, rows):
     assert [path.name for path in aside.parent.iterdir()] == ["aside.jsonl"]
 
 
-def test_words_for_a_retry_are_set_aside_with_what_to_write_instead(tmp_path):
-    """What pandas writes of a missing value is no LLM: who sees it aside learns what a retry is."""
+def test_other_words_for_a_retry_are_set_aside_with_what_to_write_instead(tmp_path):
     path = tmp_path / "log.csv"
-    cells = ("NaN", "None", "nan", "null", "", "a")
+    cells = ("retry", "none of them", "", "a")
     lines = [f"{i},1,a|b,{cell}\n" for i, cell in enumerate(cells)]
     path.write_text("".join(["query_id,attempt,offered,chosen\n", *lines]))
     stream = read_services(path, quarantine=tmp_path / "aside.jsonl")
     assert [row["chosen"] for row in _kept(stream)] == [None, "a"]
     entries = [json.loads(line) for line in (tmp_path / "aside.jsonl").read_text().splitlines()]
-    assert len(entries) == 4
+    assert len(entries) == 2
     for entry in entries:
         assert entry["reason"] == "chosen"
         assert "a retry is an empty cell" in entry["expected"]
@@ -502,7 +477,7 @@ def test_importers_have_the_same(tmp_path):
     path = tmp_path / "log.jsonl"
     path.write_text("\n".join([good, "", bad, "{", good]))
     aside = tmp_path / "aside.jsonl"
-    stream = records.read_turns(wildchat.IMPORTER, path, quarantine=aside)
+    stream = records.read_requests(wildchat.IMPORTER, path, quarantine=aside)
     assert sum(map(len, stream)) == 2
     places = {wildchat.NO_HASH: ("log.jsonl:3",), importer.NOT_JSON: ("log.jsonl:4",)}
     assert stream.report.places == places
@@ -512,7 +487,7 @@ def test_importers_have_the_same(tmp_path):
     with pytest.raises(
         InputError, match=r"log.jsonl:3: .*, got: no conversation_hash; "
     ) as refusal:
-        list(records.read_turns(wildchat.IMPORTER, path, strict=True))
+        list(records.read_requests(wildchat.IMPORTER, path, strict=True))
     assert SECRET not in str(refusal.value)
 
 
@@ -567,7 +542,7 @@ def test_a_bomb_as_they_come(tmp_path):
 @pytest.mark.parametrize("missing", chunks.NEEDED)
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
 def test_missing_columns(tmp_path, suffix, missing):
-    row = {name: value for name, value in _row().items() if name != missing}
+    row = {name: value for name, value in _row().items() if name not in (missing, "timestamp")}
     path = _write(tmp_path / f"log{suffix}", [row])
     with pytest.raises(InputError, match=f"log{suffix}: expected columns .*; no {missing}$"):
         read_services(path)
@@ -617,6 +592,7 @@ def test_other_files_are_refused(tmp_path):
     (tmp_path / "noise.parquet").write_bytes(b"noise")
     (tmp_path / "empty.csv").touch()
     (tmp_path / "noise.csv").write_bytes(b"\xff\xff\n")
+    (tmp_path / "log.xlsx").touch()
     (tmp_path / "none").mkdir()
     for name, message in {
         "t.parquet": "column weight: expected double, got list",
@@ -692,6 +668,7 @@ def test_the_documented_rules_are_those_of_the_code():
     lines = DOCS.read_text().splitlines()
     for rule in RULES:
         assert f"| `{rule.name}` | {rule.expected} |" in lines
-    assert sum(line.startswith("| `") for line in lines) == len(RULES) + len(SERVICES)
+    table = lines[: lines.index("## Fit")]
+    assert sum(line.startswith("| `") for line in table) == len(RULES) + len(SERVICES)
     for name in SERVICES.names:
         assert any(line.startswith(f"| `{name}` | ") for line in lines)
