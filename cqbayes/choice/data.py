@@ -108,11 +108,13 @@ class ChoiceData(eqx.Module):
             num_times=self.num_times if "time" in columns else 0,
         )
 
-    def merged(self) -> "ChoiceData":
+    def merged(self, multiple: int = 1) -> "ChoiceData":
         """The same data with rows that are alike as one row, of their joint weight.
 
         The likelihood is the same, in less time where contexts repeat. Rows of weight 0 are left
-        out. The order is another one.
+        out, but for those at the end that fill up the number of rows to a multiple: functions
+        that were compiled for data of one shape are then there for others. The order is another
+        one.
 
         Example:
             >>> data = choice_data([[1.0], [2.0], [1.0]], [[True]] * 3, [1, 0, 1])
@@ -124,12 +126,15 @@ class ChoiceData(eqx.Module):
         alike = eqx.tree_at(lambda d: d.weight, self, jnp.ones_like(self.weight))
         columns = [np.asarray(x)[live] for x in jax.tree.leaves(alike)]
         flat = [np.ascontiguousarray(x.reshape(len(live), -1)) for x in columns]
-        rows = np.concatenate([x.view(np.uint8).reshape(len(live), -1) for x in flat], axis=1)
-        key = np.ascontiguousarray(rows).view(np.dtype((np.void, rows.shape[1])))[:, 0]
+        cells = np.concatenate([x.view(np.uint8).reshape(len(live), -1) for x in flat], axis=1)
+        key = np.ascontiguousarray(cells).view(np.dtype((np.void, cells.shape[1])))[:, 0]
         _, first, group = np.unique(key, return_index=True, return_inverse=True)
         weight = np.bincount(group, np.asarray(self.weight, np.float64)[live], len(first))
-        found = jax.tree.map(lambda column: column[live[first]], self)
-        return eqx.tree_at(lambda d: d.weight, found, jnp.asarray(weight, self.weight.dtype))
+        short = -len(first) % multiple
+        rows = np.append(live[first], np.full(short, live[0]))
+        weight = jnp.asarray(np.append(weight, np.zeros(short)), self.weight.dtype)
+        found = jax.tree.map(lambda column: column[rows], self)
+        return eqx.tree_at(lambda d: d.weight, found, weight)
 
 
 def choice_data(

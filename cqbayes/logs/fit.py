@@ -44,6 +44,7 @@ LEAVES = 0.6
 GOES_ON = (1.0, 1.0)
 RATES = ("leaves", "goes_on")  # those of a detector come with priors that know something
 DRAWS_OF_RATES = 1_000
+ROWS = 64  # to a multiple of which rows are filled up, so that less is compiled
 WHOLE = ("auto", "laplace", "hmc", "nuts")  # engines for which rows have no order
 
 
@@ -181,7 +182,7 @@ def fit_to(
     """Fits a model to a log that was read, as it is."""
     data = log.data.only(model.needs)
     if engine in WHOLE:
-        data = data.merged()
+        data = data.merged(multiple=ROWS)
     posterior, info = infer(jax.random.key(seed), model, data, engine=engine, **settings)
     facts = log.facts._replace(rates=learnt_rates(posterior))
     return Fitted(log, posterior, info, judge(facts))
