@@ -107,7 +107,8 @@ def test_every_format_becomes_choice_data_and_all_counts_add_up(name, tmp_path, 
 
 def test_models_know_that_labels_were_inferred(tmp_path):
     path = write(tmp_path / "log.jsonl", "openai_chat", settled(simulate(6, sessions=30)))
-    fitted = fit(path, format="openai_chat", text=CONSTANT, engine="laplace")
+    how = {"format": "openai_chat", "text": CONSTANT, "turns": TurnOptions(signs="inferred")}
+    fitted = fit(path, **how, engine="laplace")
     assert fitted.log.inferred > 0
     settings = dict(fitted.posterior.model.settings)
     errors = fitted.log.errors
@@ -118,10 +119,10 @@ def test_models_know_that_labels_were_inferred(tmp_path):
     assert settings["base"].name == "abandonment", "what nothing follows is left open"
     assert settings["recognised"] == errors.recognised
     assert settings["specificity"] == errors.specificity
-    face = fit(path, format="openai_chat", text=CONSTANT, engine="laplace", trust_labels=True)
+    face = fit(path, **how, engine="laplace", trust_labels=True)
     assert face.posterior.model.name == "abandonment"
     assert any("inferred" in line for line in describe_log(face.log))
-    other = read_log(path, format="openai_chat", text=CONSTANT, turns=TurnOptions(threshold=0.3))
+    other = read_log(path, **{**how, "turns": TurnOptions(signs="inferred", threshold=0.3)})
     assert other.errors is None
     assert dict(model_for(other).settings)["recognised"] == (8, 2)
     kept = read_log(path, format="openai_chat", text=CONSTANT, turns=TurnOptions("taken"))
@@ -439,10 +440,10 @@ def test_from_the_shell(tmp_path):
         file.write(f'{{"broken": "{SECRET}"\n')
     run = CliRunner()
     arguments = ["fit", str(path), "--format", "litellm", "--encoder", "constant"]
-    arguments += ["--engine", "auto", "--out", str(tmp_path / "fit.nc")]
+    arguments += ["--signs", "inferred", "--engine", "laplace", "--out", str(tmp_path / "fit.nc")]
     done = run.invoke(app, [*arguments, "--quarantine", str(tmp_path / "aside.jsonl")])
-    assert done.exit_code == 3, done.output
-    for part in ("set aside", "not a JSON object", "inferred", "probability that", ": ok ("):
+    assert done.exit_code in (1, 3), done.output  # the outcomes are inferred, not checked
+    for part in ("set aside", "not a JSON object", "inferred", "probability that", "laplace: "):
         assert part in done.output
     assert SECRET not in done.output
     assert SECRET in (tmp_path / "aside.jsonl").read_text()
