@@ -95,6 +95,19 @@ def test_misclassification_is_the_formula():
     assert seen[2, 0] == 1, "nothing was offered: a retry for sure"
 
 
+@pytest.mark.parametrize("order", BOTH)
+def test_the_inner_channel_comes_first(order):
+    """Of one LLM: 3 x 3 matrices of what is done and seen, in the order of the words."""
+    model, params = BOTH[order]
+    q, r, c, d = 0.3, 0.6, 0.8, 0.9
+    leaving = np.array([[1 - q, 0, q], [0, r, 1 - r], [0, 0, 1]])
+    mistaken = np.array([[c, 1 - c, 0], [1 - d, d, 0], [0, 0, 1]])
+    both = leaving @ mistaken if order == "mistaken after leaving" else mistaken @ leaving
+    seen = matrix(model, params(q, r, c, d), UTILITY[:1, :1], OFFERED[:1, :1])
+    taken = 1 / (1 + np.exp(-float(UTILITY[0, 0])))
+    np.testing.assert_allclose(seen[0], np.array([1 - taken, taken, 0]) @ both, rtol=1e-5)
+
+
 def test_without_errors_it_is_the_choice_itself():
     exact = disjoint_mnl().outcome(None, UTILITY, OFFERED).log_probs
     faultless = {"base": None, "sensitivity": 1.0, "specificity": 1.0}
@@ -180,6 +193,19 @@ def test_what_is_no_label_is_impossible(label):
     row = (UTILITY[0], OFFERED[0], jnp.array(label))
     assert seen_log_probability(RATES, *row) == -jnp.inf
     np.testing.assert_array_equal(jax.grad(seen_log_probability, 1)(RATES, *row), 0)
+
+
+@pytest.mark.parametrize(
+    ("utility", "label", "expected"),
+    [(1e4, 0, np.log(0.5) - 1e4), (-1e4, 1, np.log(0.7) - 1e4), (-1e4, 0, np.log(0.5))],
+)
+def test_what_is_far_above_but_not_seen_does_not_count(utility, label, expected):
+    """Terms of rate zero, here acceptances seen as retries and the reverse, are not summed."""
+    rates = channel_rates(retry=(0.5, 0, 0.5), taken=(0, 0.7, 0.3))
+    row = (jnp.array([utility, 0.0]), jnp.array([True, False]), jnp.array(label))
+    found, slope = jax.value_and_grad(seen_log_probability, 1)(rates, *row)
+    assert float(found) == pytest.approx(expected, rel=1e-6)
+    np.testing.assert_allclose(slope, [-np.sign(utility) * (expected < -1), 0], atol=1e-6)
 
 
 @pytest.mark.parametrize("utility", [2.0, -3.0])

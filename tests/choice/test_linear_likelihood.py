@@ -96,6 +96,18 @@ def test_many_weights_at_once(case, key):
         np.testing.assert_allclose(together[1].weights[i], slope.weights, atol=1e-3)
 
 
+def test_an_anchor_is_taken_off_and_a_factor_is_kept(case, key):
+    _, rates, rows = case
+    inner = Inner(jax.random.normal(key, (5, 4)), rates)
+    anchor = Inner(inner.weights + 1, rates)
+    gain = jax.jit(jax.value_and_grad(lambda x, r: -3 * linear_log_likelihood(x, r)))
+    plain = jax.jit(jax.value_and_grad(linear_log_likelihood))
+    value, slope = gain(inner, anchored(rows(), anchor))
+    (here, expected), (there, _) = plain(inner, rows()), plain(anchor, rows())
+    np.testing.assert_allclose(value, -3 * (here - there), atol=5e-3)
+    _close(slope, jax.tree.map(lambda x: -3 * x, expected), atol=2e-3, rtol=2e-6)
+
+
 @pytest.mark.parametrize("rates", [None, RATES], ids=["clean", "channel"])
 def test_an_anchor_keeps_differences_exact(rates, choices, key):
     """Against double precision; the plain single-precision difference is far off."""
@@ -106,10 +118,8 @@ def test_an_anchor_keeps_differences_exact(rates, choices, key):
     gain = linear_log_likelihood(moved, rows)
     plain = _plain(moved, data) - _plain(anchor, data)
     with jax.enable_x64(True):
-        exact = jax.tree.map(
-            lambda x: np.asarray(x, np.result_type(x, np.float64)), (moved, anchor)
-        )
-        truth = _plain(exact[0], data) - _plain(exact[1], data)
+        ends = jax.tree.map(lambda x: x.astype(float), (moved, anchor))
+        truth = float(_plain(ends[0], data) - _plain(ends[1], data))
     assert abs(gain - truth) < 1e-4
     assert abs(plain - truth) > 10 * abs(gain - truth)
     assert abs(linear_log_likelihood(anchor, rows)) < (1e-12 if rates is None else 1e-4)
