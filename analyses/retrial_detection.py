@@ -1,242 +1,228 @@
 # %% [markdown]
-# # Can a retrial be told from the next turn?
+# # Does a user's next request show that the answer before it was not taken?
 #
-# Logs do not say whether a user's next turn asks for the same thing again. This trains the detector
-# that comes with the package (`cqbayes.logs.retrials`) and scores it on programmers that it was not
-# trained on.
+# Logs do not say so. This trains the detector that comes with the package (`cqbayes.logs.retrials`)
+# and scores it in domains that it was not trained on: each domain is left out in turn.
 #
-# - **Real**: 667 pairs of consecutive requests to a coding assistant, of 107 programmers
-#   (`realhumaneval_retries.parquet` in `$CQBAYES_DATA`; RealHumanEval, CC0).
-# - **Labels**, none of them the truth:
-#   - *read*: whether the second request asks again for what the first asked for, amended or not; by
-#     one reading by a language model (`cqbayes/logs/retrials/retrial_labels.json`). Whether an
-#     amended request is the same one is a matter of opinion: 14 percent of the pairs. No second
-#     reader.
-#   - *read, strictly*: without the amended ones.
-#   - *not copied*: no code of the first answer was copied. Who read the answer and went on is a
-#     retrial by this label, and who copied it, tried it and came back with its error is none.
-#   - *rough*: a rule on the texts that comes with the data; it finds what the features look for.
-# - **Simulated**, in `--smoke` and where the file is absent: pairs drawn from the regression of the
-#   shipped detector. They say nothing about users.
-# - Features and phrases were chosen after these texts had been seen; only weights are
-#   cross-validated, so scores elsewhere will be lower. Text is never shown.
-# - **Seeds**: `--seed` decides folds, fits and bootstraps.
+# - **Real**, from `$CQBAYES_DATA`, three domains of pairs of consecutive requests of a user:
+#   - `sgd` and `redial` (`rated_dialogues.parquet`): dialogues about tasks and about films. Three
+#     or more people rated how satisfied the user is; 2.4 of 5 or less is a retrial.
+#   - `realhumaneval` (`realhumaneval_retries.parquet`): programmers and a coding assistant. A
+#     retrial is a request that asks again for what the one before asked for, amended or not, by one
+#     reading of a language model (`cqbayes/logs/retrials/retrial_labels.json`).
+# - **The labels are not the truth**, and not one thing: how satisfied a user is, and whether a
+#   request is the same one.
+# - **Simulated**, in `--smoke` and where a file is absent: words that are drawn, some of which only
+#   retrials have. They say nothing about users.
+# - ± is one standard error by a bootstrap over dialogues or programmers. Text is never shown.
+# - **Seeds**: `--seed` decides bootstraps and what is simulated. Training has no randomness.
 #
 #     python analyses/retrial_detection.py [--smoke] [--out FOLDER] [--seed N] [--ship PATH]
 #     python analyses/retrial_detection.py --redraw [--out FOLDER]
 
 # %%
 import argparse
-import importlib.util
 import json
+import re
+from collections.abc import Callable, Iterable
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-import jax
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import xarray as xr
 from scipy.stats import rankdata
+from threadpoolctl import threadpool_limits
 
 from cqbayes import (
+    InputError,
     data_folder,
     progress_bar,
     provenance,
-    reliability,
     replacing,
     save_figure,
     scripts_end_in_one_line,
     writable_folder,
     write_netcdf,
 )
-from cqbayes.logs.retrials.detector import fit_detector, fit_logistic
-from cqbayes.logs.retrials.detector_files import load_detector, save_detector
-from cqbayes.logs.retrials.error_rates import error_rates
-from cqbayes.logs.retrials.pairs import FEATURES, MEANING, pairs
+from cqbayes.logs.retrials.detector import (
+    CLASSES,
+    ENDS,
+    Labelled,
+    elsewhere,
+    load_detector,
+    save_detector,
+    train_detector,
+)
+from cqbayes.logs.retrials.pairs import closeness
 
 parser = argparse.ArgumentParser(description="Trains and scores the detector of retrials.")
 parser.add_argument("--smoke", action="store_true", help="a tiny run that proves nothing")
 parser.add_argument("--out", type=Path, default=Path("out/retrial_detection"))
 parser.add_argument("--seed", type=int, default=0)
-parser.add_argument("--ship", type=Path, help="write the detector trained on all pairs here")
+parser.add_argument("--ship", type=Path, help="write the detector trained on all domains here")
 parser.add_argument("--redraw", action="store_true", help="only tables and pictures, from results")
 settings = parser.parse_args()
 scripts_end_in_one_line()
 out = writable_folder(settings.out)
-folds, samples = (3, 100) if settings.smoke else (10, 1_000)
-THRESHOLD = 0.5
-FILE = "realhumaneval_retries.parquet"
-READ, STRICT, COPIED, ROUGH = "read", "read, strictly", "not copied", "rough"
-ALL, WORDS = "all", "all but embeddings"
-SUBSETS = {
-    "similarity alone": ["edit", "tokens", "close", MEANING],
-    "time gap alone": ["gap"],
-    "phrases alone": ["complaint", "amendment", "onward", "fault"],
-}
-BASE = "base rate"
+samples = 50 if settings.smoke else 500
+RATED, CODED = "rated_dialogues.parquet", "realhumaneval_retries.parquet"
+UNHAPPY = 2.4  # mean of ratings from 1 to 5, at most
+RULE = (0.0, 0.45)  # overlaps of words between these, both excluded, count as dissatisfaction
+SOURCES = (
+    "Pairs of consecutive requests of three domains. sgd: {sgd} pairs of Schema-Guided Dialogue "
+    "(CC BY-SA 4.0), and redial: {redial} pairs of ReDial (CC BY 4.0), where three or more people "
+    "rated the user's satisfaction 2.4 of 5 or less on average, by the ratings of User "
+    "Satisfaction Simulation (Sun et al., SIGIR 2021), which state no licence. realhumaneval: "
+    "{realhumaneval} pairs of RealHumanEval (CC0), where the second request asks again for what "
+    "the first asked for, amended or not, as read by a language model."
+)
+SIMULATED = "Simulated words, which say nothing about users."
 
 # %% [markdown]
 # ## The pairs
 
 
 # %%
-def turns_of(log: pd.DataFrame) -> pa.Table:
-    """The columns of turns that pairs are made of."""
-    session = log["programmer_id"].astype(str) + "/" + log["task_name"].astype(str)
-    time = pa.array((log["t_s"] * 1e6).astype("int64").tolist())
-    return pa.table(
-        {
-            "session_id": session.tolist(),
-            "turn": log["turn"].tolist(),
-            "timestamp": time.cast(pa.timestamp("us", "UTC")),
-            "text": log["user_text"].tolist(),
-            "language": ["English"] * len(log),
-            "failed": pa.nulls(len(log), pa.bool_()),
-            "repeated": [False] * len(log),
-        }
-    )
+def strings(column: Iterable[str]) -> pa.Array:
+    return pa.array(list(column), pa.string())
 
 
-def real_pairs(path: Path) -> xr.Dataset:
-    """Features, labels and whose they are."""
+def rated(path: Path) -> dict[str, Labelled]:
+    """Pairs of each domain of rated dialogues, those with an empty request left out."""
+    log = pd.read_parquet(path).sort_values(["domain", "conversation", "turn"], kind="stable")
+    log = log[(log["request"].fillna("") != "") & (log["next_request"].fillna("") != "")]
+    return {
+        str(name): Labelled(
+            strings(one["request"]),
+            strings(one["next_request"]),
+            np.asarray(one["rating"]) <= UNHAPPY,
+            np.asarray(one["conversation"]).astype(str),
+        )
+        for name, one in log.groupby("domain")
+    }
+
+
+def coded(path: Path) -> Labelled:
+    """Pairs of coding sessions; a group is `programmer/task`."""
     log = pd.read_parquet(path).sort_values(["programmer_id", "t_s"], kind="stable")
-    encoder = None
-    if importlib.util.find_spec("sentence_transformers"):
-        from cqbayes.embeddings.encoder import load_encoder
-
-        encoder = load_encoder()
-    else:
-        print("no extra embed here: without embeddings")
-    found = pairs(turns_of(log), encoder)
+    session = (log["programmer_id"].astype(str) + "/" + log["task_name"].astype(str)).to_numpy()
+    first = np.flatnonzero(session[1:] == session[:-1])
     said = json.loads((files("cqbayes.logs.retrials") / "retrial_labels.json").read_text())
-    read = np.array([int(digit) for session in said["sessions"] for digit in session])
-    rough = log["kind"].iloc[found.second].isin(["complaint", "rephrase", "verbatim_retry"])
-    return xr.Dataset(
-        {
-            "feature": (("pair", "name"), found.features),
-            "label": (
-                ("label_name", "pair"),
-                np.stack(
-                    [read > 0, read == 1, ~log["copied"].to_numpy()[found.first], rough]
-                ).astype("i1"),
-            ),
-            "doubtful": ("pair", (read == 2).astype("i1")),
-            "group": ("pair", log["programmer_id"].to_numpy()[found.first]),
-        },
-        coords={"label_name": [READ, STRICT, COPIED, ROUGH]},
-        attrs={"data": "RealHumanEval"},
+    read = np.array([int(digit) for one in said["sessions"] for digit in one])
+    text = log["user_text"]
+    return Labelled(
+        strings(text.iloc[first]), strings(text.iloc[first + 1]), read > 0, session[first]
     )
 
 
-def simulated_pairs(seed: int, num: int = 300) -> xr.Dataset:
-    """Pairs whose labels follow the shipped regression. Simulated."""
+def simulated(seed: int, num: int = 300) -> dict[str, Labelled]:
+    """Words of which some are of one domain, and some of retrials. Simulated."""
     rng = np.random.default_rng(seed)
-    law = load_detector().embedded or load_detector().plain
-    feature = law.centre + law.scale * rng.normal(size=(num, len(law.features)))
-    label = rng.random((4, num)) < law.probability(feature)
-    return xr.Dataset(
-        {
-            "feature": (("pair", "name"), feature),
-            "label": (("label_name", "pair"), label.astype("i1")),
-            "doubtful": ("pair", np.zeros(num, "i1")),
-            "group": ("pair", rng.integers(0, 30, num)),
-        },
-        coords={"label_name": [READ, STRICT, COPIED, ROUGH]},
-        attrs={"data": "simulated pairs"},
-    )
-
-
-# %% [markdown]
-# ## Out-of-fold probabilities
-#
-# Folds are of programmers: no pair is scored by a fit that has seen its programmer.
-
-
-# %%
-def fold_of(group: np.ndarray, seed: int) -> np.ndarray:
-    _, place = np.unique(group, return_inverse=True)
-    shuffled = np.random.default_rng(seed).permutation(place.max() + 1)
-    return shuffled[place] % folds
-
-
-def held_out(key: Any, feature: np.ndarray, label: np.ndarray, fold: np.ndarray) -> np.ndarray:
-    """Of each pair, the probability by a fit without its fold."""
-    chance = np.zeros(len(label))
-    for number in range(folds):
-        out_of = fold == number
-        one = fit_logistic(key, feature, label, weight=(~out_of).astype(float))
-        chance[out_of] = one.probability(feature[out_of])
-    return chance
-
-
-def methods(names: list[str], feature: np.ndarray) -> dict[str, np.ndarray]:
-    """The features that each method sees; what it does not see is not known to it."""
-    found = {ALL: feature} if MEANING in names else {}
-    found[WORDS] = feature[:, : len(FEATURES)]
-    for name, wanted in SUBSETS.items():
-        found[name] = np.where([n in wanted for n in names], feature, np.nan)
+    found = {}
+    for domain in ("one", "two", "three"):
+        retrial = rng.random(num) < 0.25
+        common = np.array([f"{domain}{i % 20}" if i < 20 else f"word{i}" for i in range(50)])
+        first = [" ".join(rng.choice(common, 6)) for _ in range(num)]
+        second = []
+        for one, bad in zip(first, retrial, strict=True):
+            fresh = " ".join(rng.choice(common, 6))
+            sign = rng.random() < (0.5 if bad else 0.05)
+            second.append(one + " now" if bad and sign else f"wrong {fresh}" if sign else fresh)
+        group = np.char.add(np.repeat(np.arange(num // 5), 5).astype(str), "/a")
+        found[domain] = Labelled(pa.array(first), pa.array(second), retrial, group)
     return found
 
 
+def opens(pairs: Labelled) -> np.ndarray:
+    """Which pairs are the first of a group: their first request opens a dialogue."""
+    return np.append(True, pairs.group[1:] != pairs.group[:-1])
+
+
+def overlap(pairs: Labelled) -> np.ndarray:
+    """Jaccard overlap of the words of two requests."""
+    one, two = (
+        [set(re.findall(r"\w+", text.lower())) for text in texts.to_pylist()]
+        for texts in (pairs.first, pairs.second)
+    )
+    return np.array([len(a & b) / max(len(a | b), 1) for a, b in zip(one, two, strict=True)])
+
+
+def in_classes(score: np.ndarray) -> np.ndarray:
+    return np.bincount(np.digitize(score, ENDS), minlength=CLASSES)
+
+
+# %% [markdown]
+# ## Each domain left out
+
+
+# %%
 def run_all() -> None:
-    """All fits, and all that tables and pictures need, into a file."""
-    path = data_folder() / FILE
-    if settings.smoke or not path.is_file():
-        if not settings.smoke:
-            print(f"no {path}: simulated pairs instead")
-        data = simulated_pairs(settings.seed)
+    """All fits, and all that tables and pictures need, into files."""
+    rated_file, coded_file = data_folder() / RATED, data_folder() / CODED
+    real = not settings.smoke and rated_file.is_file() and coded_file.is_file()
+    if settings.ship is not None and not real:
+        raise InputError(f"--ship: expected a real run with {RATED} and {CODED} in $CQBAYES_DATA")
+    if real:
+        domains = {**rated(rated_file), "realhumaneval": coded(coded_file)}
+        trained_on = SOURCES.format(**{name: len(one.first) for name, one in domains.items()})
     else:
-        data = real_pairs(path)
-    feature = data["feature"].values
-    names = [*FEATURES, MEANING][: feature.shape[1]]
-    fold = fold_of(data["group"].values, settings.seed)
-    label = {str(n): data["label"].sel(label_name=n).values for n in data["label_name"].values}
-    key, ship_key = jax.random.split(jax.random.key(settings.seed))
-    seen = methods(names, feature)
-    chance = {}
-    with progress_bar("cross-validation", total=len(seen) + 4) as advance:
-        for name, values in seen.items():
-            chance[name] = held_out(key, values, label[READ], fold)
+        print("simulated words instead of real requests")
+        domains, trained_on = simulated(settings.seed), SIMULATED
+    parts = []
+    # On more threads, sums of this size take several times as long.
+    with (
+        threadpool_limits(1),
+        progress_bar("training", total=2 * len(domains) + 1) as advance,
+    ):
+        for name, pairs in domains.items():
+            apart = elsewhere(domains, name)
             advance(1)
-        base = [label[READ][fold != number].mean() for number in fold]
-        chance[BASE] = np.array(base)
-        # The same features trained on each of the other labels, and scored by it.
-        other = {}
-        for name, values in label.items():
-            other[name] = held_out(key, seen[WORDS], values, fold)
+            others = {other: one for other, one in domains.items() if other != name}
+            without = train_detector(others, trained_on="", cross=False)
+            first = pairs.first.filter(pa.array(opens(pairs)))
+            opening = without.score(pa.nulls(len(first), pa.string()), first)
             advance(1)
-    data["chance"] = (("method", "pair"), np.stack(list(chance.values())))
-    data["trained_on_it"] = (("label_name", "pair"), np.stack(list(other.values())))
-    data = data.assign_coords(method=list(chance), name=names)
-    detector = fit_detector(
-        ship_key,
-        feature,
-        label[READ],
-        trained_on=f"{len(fold)} pairs of {data.attrs['data']}, {np.unique(data['group']).size} "
-        "programmers; whether the second asks again for what the first asked for, amended or not, "
-        "as read by a language model",
-    )
-    errors = error_rates(
-        chance[WORDS],
-        label[READ],
-        data["group"].values,
-        doubtful=data["doubtful"].values,
-        threshold=THRESHOLD,
-        seed=settings.seed,
-    )
-    detector = detector._replace(errors=errors)
-    save_detector(out / "detector.json", detector)
+            parts.append(
+                xr.Dataset(
+                    {
+                        "domain_of": ("pair", np.full(len(pairs.retrial), name)),
+                        "retrial": ("pair", pairs.retrial.astype("i1")),
+                        # Whose they are: a programmer has several sessions.
+                        "whose": ("pair", np.array([str(g).split("/")[0] for g in pairs.group])),
+                        "score": ("pair", apart.score),
+                        "overlap": ("pair", overlap(pairs)),
+                        "closeness": ("pair", closeness(pairs.first, pairs.second)),
+                        "strength": ("domain", [apart.strength]),
+                        "tilt": ("domain", [apart.tilt]),
+                        "levels": (("domain", "class"), [apart.levels]),
+                        "opening": (("domain", "class"), [in_classes(opening)]),
+                    },
+                    coords={"domain": [name]},
+                )
+            )
+        detector = train_detector(domains, trained_on=trained_on)
+        advance(1)
+    save_detector(out / "detector.npz", detector)
     if settings.ship is not None:
         save_detector(settings.ship, detector)
+    by_pair = [name for name in parts[0].data_vars if "pair" in parts[0][name].dims]
+    data = xr.merge(
+        [
+            xr.concat(
+                [part[by_pair].drop_vars("domain", errors="ignore") for part in parts], "pair"
+            ),
+            xr.concat([part.drop_vars(by_pair) for part in parts], "domain"),
+        ]
+    )
     data.attrs["provenance"] = json.dumps(
         provenance(
             analysis="retrial_detection",
-            data=data.attrs["data"],
-            pairs=len(fold),
-            folds=folds,
+            data="real" if real else "simulated",
+            pairs={name: len(one.first) for name, one in domains.items()},
             seed=settings.seed,
             smoke=settings.smoke,
         )
@@ -248,207 +234,208 @@ if not settings.redraw:
     run_all()
 with xr.open_dataset(out / "results.nc", engine="h5netcdf") as opened:
     results = opened.load()
-detector = load_detector(out / "detector.json")
+detector = load_detector(out / "detector.npz")
 made = json.loads(results.attrs["provenance"])
+names = [str(name) for name in results["domain"].values]
 print(json.dumps(made))
-label = {
-    str(n): results["label"].sel(label_name=n).values > 0 for n in results["label_name"].values
-}
-chance = {str(n): results["chance"].sel({"method": n}).values for n in results["method"].values}
-_, group = np.unique(results["group"].values, return_inverse=True)
-best = ALL if ALL in chance else WORDS
-
-# %% [markdown]
-# ## What the labels say of one another
-#
-# If copying were acceptance, answers before a retrial would be copied less often than others.
-
-# %%
-rng = np.random.default_rng(made["seed"])
-times = rng.multinomial(group.max() + 1, np.full(group.max() + 1, 1 / (group.max() + 1)), samples)
-
-
-def with_error(of: Any) -> tuple[float, float]:
-    """A figure of weighted pairs, and its standard error by a bootstrap over programmers."""
-    drawn = np.array([of(one[group].astype(float)) for one in times])
-    return float(of(np.ones(len(group)))), float(np.nanstd(drawn, ddof=1))
-
-
-def share(of: np.ndarray, among: np.ndarray) -> tuple[float, float]:
-    return with_error(lambda w: np.average(of, weights=w * among + 1e-12))
-
-
-strict, doubtful = label[STRICT], results["doubtful"].values > 0
-for name, among in {
-    "asked again": strict,
-    "asked again, amended": doubtful,
-    "went on": ~strict & ~doubtful,
-}.items():
-    if among.any():
-        copied, error = share(~label[COPIED], among)
-        print(f"{name}: {among.sum()} pairs; code copied before {copied:.3f} ± {error:.3f}")
-gap = with_error(
-    lambda w: (
-        np.average(~label[COPIED], weights=w * label[READ] + 1e-12)
-        - np.average(~label[COPIED], weights=w * ~label[READ] + 1e-12)
-    )
-)
+print(detector.trained_on)
 print(
-    f"copied before a retrial less copied before another request: {gap[0]:+.3f} ± {gap[1]:.3f} "
-    "(one standard error, programmers). Were copying acceptance, this would be far below 0"
+    f"detector: strength elsewhere {detector.strength[0]:.2f}, standard deviation of its log "
+    f"{detector.strength[1]:.2f}; tilt {detector.tilt:.2f}; weight of closeness "
+    f"{detector.close:.2f}; {np.mean(detector.weights != 0):.2f} of the buckets used"
 )
 
 # %% [markdown]
 # ## Scores
 #
-# AUC: how often a retrial gets a higher probability than another pair; average precision; Brier
-# score and log-loss of a pair. One standard error, by a bootstrap over programmers.
+# AUC: how often a retrial has a higher score than another pair; AP: average precision, which a
+# score that knows nothing has as large as the share of retrials. Strength: by what the score is to
+# be multiplied to be the evidence; 1 is right, below 1 it says too much. Tilt: see below.
+#
+# The rule that gateways ship calls a next request dissatisfied if it shares words with the one
+# before, but few: a Jaccard overlap above 0 and below 0.45. Who sends the same again gives no sign
+# by it. Beside it stands the detector where it flags the same share.
 
 
 # %%
-def area(chance: np.ndarray, truth: np.ndarray, weight: np.ndarray) -> float:
+class Domain(NamedTuple):
+    """What is known of the pairs of a domain that was left out."""
+
+    retrial: np.ndarray
+    times: np.ndarray  # how often each pair is drawn, in each bootstrap sample
+    score: np.ndarray
+    overlap: np.ndarray
+    closeness: np.ndarray
+
+    def with_error(self, of: Callable[[np.ndarray], float], most: int = samples) -> str:
+        """A figure of weighted pairs, and its standard error."""
+        drawn = [of(one.astype(float)) for one in self.times[:most]]
+        return f"{of(np.ones(len(self.retrial))):.3f} ± {np.std(drawn, ddof=1):.3f}"
+
+
+def domain(name: str) -> Domain:
+    mine = results.isel(pair=np.flatnonzero(results["domain_of"].values == name))
+    _, whose = np.unique(mine["whose"].values, return_inverse=True)
+    number = whose.max() + 1
+    rng = np.random.default_rng(made["seed"])
+    times = rng.multinomial(number, np.full(number, 1 / number), samples)[:, whose]
+    columns = (mine[of].values for of in ("score", "overlap", "closeness"))
+    return Domain(mine["retrial"].values > 0, times, *columns)
+
+
+def area(score: np.ndarray, truth: np.ndarray, weight: np.ndarray) -> float:
     """AUC of weighted pairs; ties count half."""
-    place = rankdata(chance, "dense") - 1
+    place = rankdata(score, "dense") - 1
     yes, no = (np.bincount(place, weight * of, place.max() + 1) for of in (truth, ~truth))
     below = np.cumsum(no) - no / 2
     return float(np.sum(yes * below) / max(yes.sum() * no.sum(), 1e-12))
 
 
-def curve(chance: np.ndarray, truth: np.ndarray, weight: Any = None) -> tuple[Any, Any]:
-    """Recall and precision at each threshold, the highest first."""
-    weight = np.ones(len(truth)) if weight is None else weight
-    place = rankdata(-chance, "dense") - 1
+def average_precision(score: np.ndarray, truth: np.ndarray, weight: np.ndarray) -> float:
+    place = rankdata(-score, "dense") - 1
     yes, every = (np.bincount(place, weight * of, place.max() + 1) for of in (truth, truth | True))
-    recall = np.cumsum(yes) / max(yes.sum(), 1e-12)
-    return recall, np.cumsum(yes) / np.maximum(np.cumsum(every), 1e-12)
+    precision = np.cumsum(yes) / np.maximum(np.cumsum(every), 1e-12)
+    return float(np.sum(yes * precision) / max(yes.sum(), 1e-12))
 
 
-def average_precision(chance: np.ndarray, truth: np.ndarray, weight: np.ndarray) -> float:
-    recall, precision = curve(chance, truth, weight)
-    return float(np.sum(np.diff(recall, prepend=0) * precision))
+def slope(score: np.ndarray, truth: np.ndarray, weight: np.ndarray) -> float:
+    """That of a logistic regression in which both kinds weigh a half, by Newton's method."""
+    kinds = [max((weight * of).sum(), 1e-12) for of in (~truth, truth)]
+    weight = weight / np.where(truth, kinds[1], kinds[0])
+    x, beta = np.stack([np.ones_like(score), score]), np.zeros(2)
+    for _ in range(8):
+        chance = 1 / (1 + np.exp(-beta @ x))
+        beta += np.linalg.solve(
+            (x * weight * chance * (1 - chance)) @ x.T, x @ (weight * (truth - chance))
+        )
+    return float(beta[1])
 
 
-def brier(chance: np.ndarray, truth: np.ndarray, weight: np.ndarray) -> float:
-    return float(np.average((chance - truth) ** 2, weights=weight))
+def flags(called: np.ndarray, of: Domain) -> dict[str, str]:
+    """Precision and recall of pairs that are called retrials, and the share of those."""
+    shares = {
+        "precision": (of.retrial, called),
+        "recall": (called, of.retrial),
+        "flagged": (called, np.ones(len(called))),
+    }
+    return {
+        name: of.with_error(
+            lambda w, what=what, among=among: np.average(what, weights=w * among + 1e-12)
+        )
+        for name, (what, among) in shares.items()
+    }
 
 
-def log_loss(chance: np.ndarray, truth: np.ndarray, weight: np.ndarray) -> float:
-    loss = -np.where(truth, np.log(chance), np.log1p(-chance))
-    return float(np.average(loss, weights=weight))
+def ranks(score: np.ndarray, of: Domain) -> dict[str, str]:
+    """How well a score orders the pairs."""
+    return {
+        "AUC": of.with_error(lambda w: area(score, of.retrial, w)),
+        "AP": of.with_error(lambda w: average_precision(score, of.retrial, w)),
+    }
 
 
-SCORES = {"AUC": area, "AP": average_precision, "Brier": brier, "log-loss": log_loss}
+def scores(name: str, of: Domain) -> list[dict[str, str | int]]:
+    """One row a method."""
+    by_rule = (of.overlap > RULE[0]) & (of.overlap < RULE[1])
+    as_many = rankdata(-of.score, "ordinal") <= by_rule.sum()
+    strength = of.with_error(lambda w: slope(of.score, of.retrial, w), 100)
+    worth = {"strength": strength, "tilt": f"{float(results['tilt'].sel(domain=name)):+.2f}"}
+    methods = {
+        "detector": ranks(of.score, of) | worth | flags(as_many, of),
+        "overlap of words": ranks(of.overlap, of),
+        "closeness alone": ranks(of.closeness, of),
+        "rule of gateways": flags(by_rule, of),
+    }
+    about = {"left out": name, "pairs": len(of.retrial), "retrials": f"{of.retrial.mean():.3f}"}
+    return [about | {"method": method} | found for method, found in methods.items()]
 
 
-def scores(chance: np.ndarray, truth: np.ndarray) -> dict[str, str]:
-    found = {}
-    for name, score in SCORES.items():
-        value, error = with_error(lambda w, score=score: score(chance, truth, w))
-        found[name] = f"{value:.3f} ± {error:.3f}"
-    return found
-
-
-rows = [{"method": n, "scored by": READ, **scores(p, label[READ])} for n, p in chance.items()]
-# A base rate orders nothing but the folds.
-rows[-1] |= {"AUC": "", "AP": ""}
-for name, truth in label.items():
-    if name != READ:
-        own = results["trained_on_it"].sel(label_name=name).values
-        rows.append({"method": f"{WORDS}, trained on this label", "scored by": name})
-        rows[-1] |= scores(own, truth)
-        constant = np.full(len(truth), truth.mean())
-        known = {"method": f"its own {BASE}", "scored by": name, **scores(constant, truth)}
-        rows.append(known | {"AUC": "", "AP": ""})
-        moved = {"method": f"{WORDS}, trained on '{READ}'", "scored by": name}
-        # Probabilities are of another label: only their order can be held against this one.
-        rows.append(moved | dict(list(scores(chance[WORDS], truth).items())[:2]))
+known = {name: domain(name) for name in names}
+rows = [row for name, of in known.items() for row in scores(name, of)]
 table = pd.DataFrame(rows).fillna("")
 print(table.to_string(index=False))
 with replacing(out / "scores.csv") as temporary:
     table.to_csv(temporary, index=False)
 
 # %% [markdown]
-# ## Weights
-#
-# Log-odds for one standard deviation of each feature, posterior mean and standard deviation, all
-# pairs.
-
-# %%
-law = detector.embedded or detector.plain
-weights = pd.DataFrame(
-    {"mean": law.mean[1:], "sd": np.sqrt(np.diag(law.covariance))[1:]}, index=list(law.features)
-)
-print(weights.round(2).to_string())
-
-# %% [markdown]
-# ## At the threshold
-#
-# Sensitivity and specificity on programmers that were not seen, and what `misclassified` takes:
-# Beta priors as wide as the bootstrap over programmers, Jeffreys' prior and the doubt about amended
-# requests make them.
-# They hold for turns with a next turn, in logs like this one, as far as the reading is right. Who
-# gives up without a word is not among them: see `abandonment`.
-
-# %%
-called = chance[WORDS] >= THRESHOLD
-for name in (READ, STRICT):
-    found, error = share(called, label[name])
-    kept, error_kept = share(~called, ~label[name])
-    print(
-        f"{name}: sensitivity {found:.3f} ± {error:.3f}, specificity {kept:.3f} ± {error_kept:.3f}"
-    )
-errors = detector.errors
-assert errors is not None
-for name, (a, b) in {"recognised": errors.recognised, "specificity": errors.specificity}.items():
-    mean = a / (a + b)
-    print(
-        f"{name} ~ Beta({a:.1f}, {b:.1f}): mean {mean:.3f}, standard deviation "
-        f"{np.sqrt(mean * (1 - mean) / (a + b + 1)):.3f}"
-    )
-
-# %%
-chart, axis = plt.subplots(figsize=(6, 4.6), layout="constrained")
-colours = ["#0072B2", "#56B4E9", "#009E73", "#E69F00", "#CC79A7"]
-for (name, values), colour in zip(chance.items(), colours, strict=False):
-    if name != BASE:
-        recall, precision = curve(values, label[READ])
-        score = average_precision(values, label[READ], np.ones(len(group)))
-        axis.plot(recall, precision, color=colour, lw=1.6, label=f"{name}, AP {score:.2f}")
-axis.axhline(label[READ].mean(), color="0.5", ls=":", label=f"{BASE} {label[READ].mean():.2f}")
-axis.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
-axis.set_title(f"Retrials told from the next turn: {made['data']},\nusers not seen in training")
-axis.legend(frameon=False, fontsize=8, loc="lower left")
-print(save_figure(chart, out / "precision_recall.png"))
-
-# %% [markdown]
 # ## Calibration
 #
-# Out-of-fold probabilities in eight bins of equal size. Bars are ±2 standard errors of a bootstrap
-# over programmers.
+# Of each class of scores, the evidence that the labels show in the domain left out,
+# `log(f1 / f0)` with `f1` and `f0` the shares of retrials and of others in the class, against what
+# the detector says, `strength * level`, with that domain's strength. Half a pair is added to each
+# count. *Scaled* is what the model `next_request` makes of it, if it knows `f0`: shares that add up
+# to 1, `strength * level - log sum f0 exp(strength * level)`. Where all scores of a domain are
+# lower than those in training, as in coding, this is right and the other is not.
+#
+# And **tilt**, in the last three columns: requests after answers that were taken against requests
+# that open a session, which can say nothing of an answer: log of the ratio of their shares in each
+# class. A tilt is a line through 0; how far the ratios are from any line, it does not say.
+
 
 # %%
-chart, axes = plt.subplots(1, 2, figsize=(9.6, 4.6), sharex=True, sharey=True, layout="constrained")
-own = results["trained_on_it"].sel(label_name=COPIED).values
-for axis, (title, values, truth) in zip(
-    axes,
-    [
-        (f"label: {READ}", chance[best], label[READ]),
-        (f"label: {COPIED} (trained on it)", own, label[COPIED]),
-    ],
-    strict=True,
-):
-    found = reliability(values, truth, group, bins=8, seed=made["seed"])
-    said, seen, error = (found.table[name] for name in ("predicted", "observed", "error"))
-    print(
-        f"{title}: {found.inside} of {len(found.table)} bins within 2 standard errors; calibration "
-        f"error {found.error:.3f}, by chance alone below {found.by_chance:.3f} in 95 of 100 cases"
+def shares(place: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Of each class."""
+    count = np.bincount(place, weight, CLASSES) + 0.5
+    return count / count.sum()
+
+
+def evidence(place: np.ndarray, truth: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Of each class, by the labels."""
+    return np.log(shares(place, weight * truth) / shares(place, weight * ~truth))
+
+
+def by_class(name: str, of: Domain) -> pd.DataFrame:
+    """What labels show and what the detector says of each class of scores."""
+    one = results.sel(domain=name)
+    level, opening = one["levels"].values, one["opening"].values
+    place, each = np.digitize(of.score, ENDS), np.ones(len(of.score))
+    taken, first = shares(place, each * ~of.retrial), (opening + 0.5) / (opening + 0.5).sum()
+    said = float(one["strength"]) * level
+    drawn = [evidence(place, of.retrial, times.astype(float)) for times in of.times]
+    return pd.DataFrame(
+        {
+            "left out": name,
+            "level": level,
+            "retrials": np.bincount(place, of.retrial, CLASSES).astype(int),
+            "others": np.bincount(place, ~of.retrial, CLASSES).astype(int),
+            "evidence": evidence(place, of.retrial, each),
+            "error": np.std(drawn, axis=0, ddof=1),
+            "said": said,
+            "scaled": said - np.log(np.sum(taken * np.exp(said))),
+            "after taken": taken,
+            "opening": first,
+            "log ratio": np.log(taken / first),
+        }
     )
-    axis.plot([0, 1], [0, 1], color="0.6", lw=1, label="calibrated")
-    axis.errorbar(
-        said, seen, yerr=2 * error, fmt="o", color="#0072B2", capsize=3, label="pairs, ±2 SE"
-    )
-    axis.set(xlabel="predicted probability of a retrial", title=title, xlim=(0, 1), ylim=(0, 1))
-axes[0].set_ylabel("share of retrials by the label")
-axes[0].legend(frameon=False)
-chart.suptitle(f"{made['data']}, users not seen in training")
-print(save_figure(chart, out / "reliability.png"))
+
+
+classes = {name: by_class(name, of) for name, of in known.items()}
+table = pd.concat(classes.values())
+print(table.round(3).to_string(index=False))
+with replacing(out / "classes.csv") as temporary:
+    table.to_csv(temporary, index=False)
+
+# %%
+chart, axes = plt.subplots(
+    1, len(names), figsize=(3.4 * len(names), 3.8), sharex=True, sharey=True, layout="constrained"
+)
+for axis, (name, one) in zip(axes, classes.items(), strict=True):
+    axis.axline((0, 0), slope=1, color="0.6", lw=1)
+    for column, colour, label in (
+        ("said", "#0072B2", "strength x level"),
+        ("scaled", "#E69F00", "scaled"),
+    ):
+        axis.errorbar(
+            one[column],
+            one["evidence"],
+            yerr=2 * one["error"],
+            fmt="o",
+            color=colour,
+            capsize=3,
+            label=label,
+        )
+    axis.set(xlabel="evidence that the detector says", title=f"{name}, left out")
+axes[0].set_ylabel("evidence by the labels, ±2 SE")
+axes[0].legend(frameon=False, fontsize=8)
+chart.suptitle(f"Evidence of classes of scores, {made['data']} requests")
+print(save_figure(chart, out / "evidence.png"))

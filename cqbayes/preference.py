@@ -65,14 +65,14 @@ class Channel(NamedTuple):
 
     Attributes:
         rates: ``params ->`` the matrix of :mod:`cqbayes.choice.channels`.
-        silence: whether the log can show silence.
+        signs: how many signs the log can show that name no LLM: 1 is silence alone.
     """
 
     rates: Callable[[Any], Rates]
-    silence: bool = False
+    signs: int = 0
 
     def __call__(self, params: Any, utility: Array, offered: Array) -> Distribution:
-        return Seen(utility, offered, self.rates(params), self.silence)
+        return Seen(utility, offered, self.rates(params), self.signs)
 
 
 Outcome = Callable[[Any, Array, Array], Distribution]
@@ -93,6 +93,8 @@ class PreferenceModel(NamedTuple):
         coords: values along dimensions that only this model has, as ``(dimension, (value, ...))``.
         canonical: for models in which several values of the sites mean the same: a function from
             unconstrained sites to the one of these values that is kept.
+        gaussian: False where posteriors are known to be far from a Gaussian: the engine ``auto``
+            then does not try one.
         name: name of the model's file in ``models/``; :func:`preference_model` fills it in.
         settings: settings of the model; :func:`preference_model` fills them in.
     """
@@ -105,13 +107,14 @@ class PreferenceModel(NamedTuple):
     dims: tuple[tuple[str, tuple[str, ...]], ...] = ()
     coords: tuple[tuple[str, tuple[Any, ...]], ...] = ()
     canonical: Callable[[Sites], Sites] | None = None
+    gaussian: bool = True
     name: str = ""
     settings: tuple[tuple[str, Any], ...] = ()
 
     @property
-    def silence(self) -> bool:
-        """Whether the outcome gives silence a probability."""
-        return getattr(self.outcome, "silence", False)
+    def signs(self) -> int:
+        """How many signs that name no LLM the outcome gives a probability: 1 is silence alone."""
+        return getattr(self.outcome, "signs", 0)
 
     def __repr__(self) -> str:
         given = ", ".join(f"{name}={value!r}" for name, value in self.settings)
@@ -132,7 +135,7 @@ def nested(base: PreferenceModel) -> PreferenceModel:
         return inner(params["base"], utility, offered)
 
     if isinstance(inner, Channel):
-        outcome = Channel(lambda params: inner.rates(params["base"]), inner.silence)
+        outcome = Channel(lambda params: inner.rates(params["base"]), inner.signs)
     elif inner is mnl:
         outcome = mnl  # the same function: other code tests ``outcome is mnl``
     if linear is not None:
@@ -141,29 +144,27 @@ def nested(base: PreferenceModel) -> PreferenceModel:
     return base._replace(utility=utility, outcome=outcome, linear=linear)
 
 
-def shown_through(
-    model: PreferenceModel, rates: Callable[[Any], Rates], silence: bool = False
-) -> Channel:
+def shown_through(model: PreferenceModel, rates: Callable[[Any], Rates], signs: int = 0) -> Channel:
     """The outcome of ``model`` as a further channel shows it.
 
     Args:
         model: a model of a clean log, or of one that a channel shows.
         rates: ``params ->`` the matrix of :mod:`cqbayes.choice.channels`.
-        silence: whether the further channel can show silence.
+        signs: how many signs that name no LLM the further channel shows.
 
     Raises:
         InputError: for a model with another outcome.
     """
     before = model.outcome
     if before is mnl:
-        return Channel(rates, silence)
+        return Channel(rates, signs)
     if not isinstance(before, Channel):
         raise InputError(
             f"channels: expected a model whose outcome is mnl or a Channel, got one of {model!r}; "
             "write the outcome of both together"
         )
     first = before.rates
-    return Channel(lambda p: followed_by(first(p), rates(p)), silence or before.silence)
+    return Channel(lambda p: followed_by(first(p), rates(p)), max(signs, before.signs))
 
 
 _Settings = ParamSpec("_Settings")
@@ -261,11 +262,15 @@ def check_data(model: PreferenceModel, data: ChoiceData) -> None:
     live = data.weight > 0
     if data.num_obs == 0 or not bool(live.any()):
         raise InputError("data: expected at least one row of positive weight, got none")
-    silent = int(jnp.sum(live & (data.choice == SILENCE)))
-    if silent and not model.silence:
+    unknown = int(jnp.sum(live & (data.choice < -model.signs)))
+    if unknown:
+        least = int(jnp.min(jnp.where(live, data.choice, 0)))
+        what, wrapper = (
+            ("silence", "abandonment") if least == SILENCE else ("signs", "next_request")
+        )
         raise InputError(
-            f"{who}: expected choices of 0 (retry) or an LLM, got {silent} rows of silence (-1); "
-            "wrap the model in abandonment"
+            f"{who}: expected choices of 0 (retry) or an LLM, got {unknown} rows of {what} "
+            f"({least}); wrap the model in {wrapper}"
         )
 
 

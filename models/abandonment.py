@@ -29,6 +29,7 @@ there: the site is ``angle - pi / 6``.
 Source: ours; a partially observed choice, a mixture as in Dempster, Laird and Rubin (1977).
 """
 
+from collections.abc import Callable
 from math import inf, pi
 from typing import Any
 
@@ -89,11 +90,7 @@ def abandonment(
         )
 
     def prior(sizes: Sizes) -> dict[str, Any]:
-        if isinstance(leaves, tuple):
-            gone = numpyro.sample("leaves", Beta(*leaves))
-        else:
-            turned = jnp.asarray(numpyro.sample("turned", Normal(-START, leaves)))
-            gone = numpyro.deterministic("leaves", jnp.sin(START + turned) ** 2)
+        gone = sampled_rate("leaves", "turned", leaves)
         shown: Any = goes_on
         if isinstance(goes_on, tuple):
             shown = numpyro.sample("goes_on", Beta(*goes_on))
@@ -104,16 +101,30 @@ def abandonment(
         return channel_rates(retry=(1 - gone, 0, gone), taken=(0, shown, 1 - shown))
 
     inside = nested(base)
+    return inside._replace(
+        prior=prior,
+        outcome=shown_through(inside, rates, signs=1),
+        canonical=inside.canonical if _is_beta(leaves) else folded(inside, "turned"),
+    )
+
+
+def sampled_rate(name: str, turned: str, prior: float | tuple[float, float]) -> Any:
+    """A rate with a Beta prior, or ``sin^2`` of an angle whose site is ``turned``."""
+    if isinstance(prior, tuple):
+        return numpyro.sample(name, Beta(*prior))
+    angle = jnp.asarray(numpyro.sample(turned, Normal(-START, prior)))
+    return numpyro.deterministic(name, jnp.sin(START + angle) ** 2)
+
+
+def folded(inside: PreferenceModel, *turned: str) -> Callable[[Sites], Sites]:
+    """Of angles that mean the same, those between 0 and pi / 2, for sites that are ``turned``."""
 
     def canonical(sites: Sites) -> Sites:
         found = sites if inside.canonical is None else inside.canonical(sites)
-        return {**found, "turned": jnp.arcsin(jnp.abs(jnp.sin(START + found["turned"]))) - START}
+        kept = {name: jnp.arcsin(jnp.abs(jnp.sin(START + found[name]))) - START for name in turned}
+        return {**found, **kept}
 
-    return inside._replace(
-        prior=prior,
-        outcome=shown_through(inside, rates, silence=True),
-        canonical=inside.canonical if isinstance(leaves, tuple) else canonical,
-    )
+    return canonical
 
 
 def _is_positive(x: Any) -> bool:

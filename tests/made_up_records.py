@@ -4,8 +4,11 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from cqbayes.logs.formats.digests import (
+    chain,
+    digest,
+)
 from cqbayes.logs.formats.importer import Request
-from cqbayes.logs.formats.messages import chain, digest
 from cqbayes.logs.records import Requests, read_requests
 
 START = datetime(2025, 6, 1, 12, tzinfo=UTC)

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from simulated_users.formats import write_log
 from simulated_users.users import simulate_users
-from simulated_users.wordings import Words, invented, real
+from simulated_users.wordings import DOMAINS, Words, invented, real
 from simulated_users.worlds import Faults, World, world_of
 
-from cqbayes import InputError, TextOptions, fit, replacing
+from cqbayes import InputError, TextOptions, TurnOptions, fit, replacing
 
 MARGIN = 0.03  # further than this outside its interval, a truth was missed
 REFUSED = "refused"
@@ -111,7 +111,8 @@ def judge(world: World, seed: int, words: Words, **settings: Any) -> Judged:
         path = write_log(Path(folder) / "log", world, simulated, seed)
         try:
             text = TextOptions(encoder="constant")
-            fitted = fit(path, format=world.format, text=text, seed=seed, **settings)
+            turns = TurnOptions(detector=words.detector)
+            fitted = fit(path, format=world.format, text=text, turns=turns, seed=seed, **settings)
             at = fitted.acceptance(seed=seed)
         except InputError as error:
             said = str(error).replace(folder, "")
@@ -145,9 +146,9 @@ def judge(world: World, seed: int, words: Words, **settings: Any) -> Judged:
 
 
 @functools.cache
-def words_of(folder: Path | None, seed: int) -> Words:
+def words_of(folder: Path | None, domain: str, seed: int) -> Words:
     """Wordings of real dialogues where the folder has them, and invented ones elsewhere."""
-    found = None if folder is None else real(folder)
+    found = None if folder is None else real(folder, domain)
     return invented(seed) if found is None else found
 
 
@@ -164,8 +165,10 @@ def judge_once(
         data: where real wordings are looked for.
         engine: as in :func:`cqbayes.fit`.
     """
-    world, words = world_of(number, seed, sessions), words_of(data, seed)
-    asked = {"seed": seed * 10_000 + number, "engine": engine, "real": words.real}
+    # All formats and behaviours come with each domain: there are seven formats.
+    world, domain = world_of(number, seed, sessions), DOMAINS[number % len(DOMAINS)]
+    words = words_of(data, domain, seed)
+    asked = {"seed": seed * 10_000 + number, "engine": engine, "domain": words.domain}
     path = out / f"world-{number:03}.json"
     if path.is_file():
         found = json.loads(path.read_text(encoding="utf-8"))

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow.parquet as pq
+from simulated_users.labelled import DISSATISFIED, RATED, labelled_domains
 
-FILE = "rated_dialogues.parquet"
-DISSATISFIED, SATISFIED = 2.4, 3.0  # mean ratings of an answer, as the next request shows it
+from cqbayes.logs.retrials.detector import Detector, load_detector, train_detector
+
+DOMAINS = ("sgd", "redial")  # of the rated dialogues
+SATISFIED = 3.0  # mean rating of an answer, as the next request shows it
 
 Pairs = Mapping[str, Sequence[tuple[str, str]]]
 
@@ -23,20 +26,22 @@ class Words(NamedTuple):
     Attributes:
         again: the second says again what the first one asked for.
         onward: the second asks for something else.
-        real: whether people wrote them.
+        domain: of the dialogues that people had; none where the wordings are made up.
+        detector: one that was trained without this domain; that of the package where absent.
     """
 
     again: Pairs
     onward: Pairs
-    real: bool = False
+    domain: str = ""
+    detector: Detector | None = None
 
 
-def real(folder: Path) -> Words | None:
-    """Wordings of the rated dialogues; None where the file is not there."""
-    path = folder / FILE
-    if not path.is_file():
+def real(folder: Path, domain: str) -> Words | None:
+    """Wordings of a domain of the rated dialogues; None where the file is not there."""
+    domains = labelled_domains(folder)
+    if domain not in domains:
         return None
-    rows = pq.read_table(path, columns=["domain", "request", "next_request", "rating"]).to_pylist()
+    rows = pq.read_table(folder / RATED, filters=[("domain", "==", domain)]).to_pylist()
     found: tuple[dict, dict] = {}, {}
     for row in rows:
         pair = (row["request"], row["next_request"])
@@ -44,10 +49,15 @@ def real(folder: Path) -> Words | None:
         if not all(pair) or pair[0].split() == pair[1].split():
             continue
         if row["rating"] <= DISSATISFIED:
-            found[0].setdefault(row["domain"], []).append(pair)
+            found[0].setdefault(domain, []).append(pair)
         elif row["rating"] >= SATISFIED:
-            found[1].setdefault(row["domain"], []).append(pair)
-    return Words(*found, real=True)
+            found[1].setdefault(domain, []).append(pair)
+    others = {name: pairs for name, pairs in domains.items() if name != domain}
+    # What words say is learnt without this domain. How far domains differ is not to be learnt from
+    # two of them: these few numbers are the package's, from all.
+    apart = train_detector(others, trained_on=f"all domains but {domain}", cross=False)
+    known = load_detector()._replace(weights=apart.weights, trained_on=apart.trained_on)
+    return Words(*found, domain, known._replace(intercept=apart.intercept, close=apart.close))
 
 
 _VERBS = ("sort", "paint", "repair", "compare", "plan", "weigh", "store", "describe")

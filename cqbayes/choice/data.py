@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from cqbayes.errors import InputError
 
 SILENCE = -1
+MOST_SIGNS = 16
 MOST_LEVELS = 10_000_000  # of users or blocks of time: a larger code is surely a mistake
 
 
@@ -46,9 +47,10 @@ OPTIONAL = Situation._fields[1:]
 class ChoiceData(eqx.Module):
     """Logged services, one row each.
 
-    ``choice`` is 0 for a retry, ``j + 1`` for taking LLM ``j``'s answer, and -1 for silence: the
-    log shows neither. ``weight`` multiplies a row's log-likelihood. A weight of 0 masks a padded or
-    idle row exactly, whatever its other columns hold. The optional columns are those of
+    ``choice`` is 0 for a retry, ``j + 1`` for taking LLM ``j``'s answer, -1 for silence: the log
+    shows neither; and ``-k`` for sign ``k`` of the model's channel. ``weight`` multiplies a row's
+    log-likelihood. A weight of 0 masks a padded or idle row exactly, whatever its other columns
+    hold. The optional columns are those of
     :class:`Situation`. :func:`choice_data` checks untrusted arrays and makes ``ChoiceData``.
     """
 
@@ -154,7 +156,7 @@ def choice_data(
         context: embeddings ``[obs, dim]``, finite.
         offered: the assortments ``[obs, llm]``, boolean (or 0 and 1).
         choice: ``[obs]`` integers: 0 for a retry, ``j + 1`` for LLM ``j``, which must be offered,
-            and -1 for silence.
+            -1 for silence, and ``-k`` for sign ``k`` of the model's channel.
         weight: ``[obs]`` finite and not negative; 1 if absent.
         attributes: attributes of the LLMs, ``[obs, llm, attribute]``, or ``[llm, attribute]`` if
             they are the same in all rows.
@@ -194,8 +196,8 @@ def choice_data(
         raise InputError(f"weight: expected shape {choice.shape}, got {weight.shape}")
     _reject("weight", weight < 0, weight, "a weight of at least 0")
     num_llms = offered.shape[1]
-    expected = f"0 (retry) to {num_llms}, or {SILENCE} (silence)"
-    _reject("choice", (choice < SILENCE) | (choice > num_llms), choice, expected)
+    expected = f"0 (retry) to {num_llms}, or {SILENCE} (silence) to {-MOST_SIGNS} (other signs)"
+    _reject("choice", (choice < -MOST_SIGNS) | (choice > num_llms), choice, expected)
     taken = np.take_along_axis(offered, np.maximum(choice, 1)[:, None] - 1, axis=1)[:, 0]
     _reject("choice", (choice > 0) & ~taken, choice, "0 (retry) or an LLM that was offered")
     real = jnp.result_type(float)

@@ -42,10 +42,10 @@ def fit(
     signs: Annotated[
         str,
         typer.Option(
-            help="What a next request in other words says: explicit, that the answer was taken; "
-            "inferred, what the detector infers; auto, what the log suggests."
+            help="What a next request in other words says: scored, as much as its wording; "
+            "threshold, a retrial if that is probable; explicit, that the answer was taken."
         ),
-    ] = "auto",
+    ] = "scored",
     threshold: Annotated[
         float, typer.Option(help="Probability of a retrial, from which on.")
     ] = 0.5,

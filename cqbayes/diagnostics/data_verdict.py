@@ -31,6 +31,9 @@ MUCH_INFERRED = 0.05
 MUCH_UNSEEN = 0.05
 # Of the services. All of one outcome by decree move acceptance by up to this.
 MUCH_DECREED = 0.05
+# Of the turns and these. A user's second request that cannot be put in order is one that asks again
+# more often than others: left out, it makes answers look taken.
+MUCH_UNDATED = 0.02
 # Of the queries. Those whose first attempt is not there are the ones that were asked again.
 MUCH_HEADLESS = 0.05
 # Of the turns that were answered. Raced requests are a sample of all, so more of them are harmless.
@@ -40,8 +43,6 @@ FEW_ROWS = 20
 # Posterior sd over prior sd of a rate. Above this the data tell less than a fifth of what the prior
 # tells: 1 / 0.9^2 - 1 = 0.23.
 NOT_LEARNT = 0.9
-# Standard errors between LLMs. By chance alone 1 comparison in 700 is called wrong.
-TOLD_APART = 3.0
 
 MOST_NAMED = 3  # LLMs in a sentence
 MOST_SHOWN = 40  # characters of a name
@@ -50,8 +51,8 @@ MOST_SHOWN = 40  # characters of a name
 class DataFacts(NamedTuple):
     """Counts that describe the data of a fit; 0, empty or None where nothing is known.
 
-    ``services = explicit + inferred + went_on + last`` where signs are known, and
-    ``services = retried + taken + silent``.
+    ``services = explicit + inferred + went_on + last + followed`` where signs are known, and
+    ``services = retried + taken + silent + followed``.
 
     Attributes:
         read: records or rows of the file.
@@ -59,6 +60,7 @@ class DataFacts(NamedTuple):
         requests: to LLMs, and spans around them, in the records that were kept.
         not_turns: reason and count of requests that are no turn of a user, such as ``("duplicate",
             12)``. Reasons are words of this package, not of the log.
+        undated: of these, users' requests that no time puts in an order.
         turns: of users.
         unattributed: turns that were answered by an LLM that is not known.
         services: rows of the fit.
@@ -81,15 +83,16 @@ class DataFacts(NamedTuple):
         users_missing: services without a user, where others have one.
         rates: name, prior sd and posterior sd of the rates of the channel from what users do to
             what the log shows, such as ``("leave", 0.18, 0.02)``.
-        followers_differ: where requests in other words count as no retrials: by how many standard
-            errors those that follow one LLM's answers look different from those that follow
-            another's.
+        followed: services that were followed by a request in other words, whose outcome is left
+            open to its score.
+        hidden_retries: how many of these, by the fit, were asked for again or complained of.
     """
 
     read: int = 0
     set_aside: int = 0
     requests: int = 0
     not_turns: tuple[tuple[str, int], ...] = ()
+    undated: int = 0
     turns: int = 0
     unattributed: int = 0
     services: int = 0
@@ -114,7 +117,8 @@ class DataFacts(NamedTuple):
     list_like_names: int = 0
     users_missing: int = 0
     rates: tuple[tuple[str, float, float], ...] = ()
-    followers_differ: float | None = None
+    followed: int = 0
+    hidden_retries: float | None = None
 
 
 class Finding(NamedTuple):
@@ -244,6 +248,11 @@ def _of_turns(facts: DataFacts) -> Iterator[Finding]:
         f"are in guessed sessions: nothing states {sessions}"
         + (hang if facts.guessed_retrials else ""),
     )
+    lost = _Share(facts.undated, facts.turns + facts.undated, "users' requests", MUCH_UNDATED)
+    yield from lost.finding(
+        "undated",
+        "are left out, since no time says what they follow: more of these ask again than of others",
+    )
     nameless = _Share(facts.unattributed, facts.turns, "turns", MUCH_UNATTRIBUTED)
     yield from nameless.finding(
         "unattributed", "are left out: the log does not say which LLM's answer the user saw"
@@ -259,26 +268,23 @@ def _of_turns(facts: DataFacts) -> Iterator[Finding]:
 def _of_signs(facts: DataFacts) -> Iterator[Finding]:
     inferred = _Share(facts.inferred, facts.services, "outcomes", MUCH_INFERRED)
     yield from inferred.finding("inferred", "are inferred by a detector, not checked")
+    if facts.hidden_retries is not None:
+        hidden = _Share(round(facts.hidden_retries), facts.services, "outcomes", MUCH_INFERRED)
+        yield from hidden.finding(
+            "inferred",
+            "were not taken by the wording of the next request alone, which is not checked",
+        )
     unseen = _Share(facts.unseen, facts.turns, "turns", MUCH_UNSEEN)
     yield from unseen.finding("unseen", "are left out: a picture or a file says no outcome")
-    if facts.went_on or facts.last:
+    if facts.went_on or facts.last or facts.followed:
         kinds = {
             "shown": facts.explicit,
             "inferred": facts.inferred,
-            "followed by another request": facts.went_on,
+            "followed by another request": facts.went_on + facts.followed,
             "last in the session": facts.last,
         }
         counts = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items() if count)
         yield Finding("signs", "note", f"outcomes by their sign: {counts}")
-    apart = facts.followers_differ
-    if apart is not None and apart > TOLD_APART:
-        yield Finding(
-            "followers_differ",
-            "warn",
-            "requests in other words look different after one LLM's answers than after another's "
-            f"(by {apart:.1f} standard errors): some ask again, which is not counted",
-            apart,
-        )
 
 
 def _of_last_turns(facts: DataFacts) -> Iterator[Finding]:
@@ -304,9 +310,9 @@ def _of_last_turns(facts: DataFacts) -> Iterator[Finding]:
 
 
 def _of_outcomes(facts: DataFacts) -> Iterator[Finding]:
-    if not facts.retried + facts.taken + facts.silent:
+    if not facts.retried + facts.taken + facts.silent + facts.followed:
         return
-    if not facts.taken:
+    if not facts.taken + facts.followed:
         yield Finding(
             "no_acceptance",
             "fail",
@@ -314,7 +320,7 @@ def _of_outcomes(facts: DataFacts) -> Iterator[Finding]:
             "answers are taken cannot be learnt",
             0.0,
         )
-    if not facts.retried:
+    if not facts.retried + facts.followed:
         yield Finding(
             "no_retry",
             "fail",

@@ -15,6 +15,7 @@ from cqbayes.posterior.posteriors import Draws, Gaussian, Posterior
 from cqbayes.preference import PreferenceModel, layout, sizes_of
 
 LONGER = {"num_warmup": 1_000, "num_draws": 2_000}  # settings of nuts if its defaults fail
+FEW_PARAMETERS = 30
 MOST_KHAT_TO_STOP = 0.5  # below it importance sampling converges as fast as plain Monte Carlo
 
 
@@ -25,13 +26,13 @@ def fit(
     start: Posterior | None = None,
     max_iterations: int = 60,
 ) -> tuple[Posterior, InferenceInfo]:
-    """The Laplace fit, or draws of NUTS if the model has too many parameters for Laplace.
+    """The Laplace fit, or draws of NUTS where the model is known not to suit Laplace.
 
     Args:
         key, model, data, start: as in every engine.
         max_iterations: most Newton steps of the Laplace fit.
     """
-    if layout(model, sizes_of(data)).size > laplace.MOST_PARAMETERS:
+    if not model.gaussian or layout(model, sizes_of(data)).size > laplace.MOST_PARAMETERS:
         return nuts.fit(key, model, data, start)
     return laplace.fit(key, model, data, start, max_iterations)
 
@@ -51,6 +52,8 @@ def check(
             f"{size} parameters are more than the {laplace.MOST_PARAMETERS} that laplace and hmc "
             "take: their covariance is a dense matrix"
         )
+        if not model.gaussian:
+            reason = "posteriors of this model are known to be far from a Gaussian"
         found, info = nuts.check(keys[2], posterior, info, model, data)
         return _at_length(keys[3], found, info, model, data, reason)
     assert isinstance(posterior, Gaussian)
@@ -63,8 +66,10 @@ def check(
         if not info.ok
         else f"k-hat of laplace was {khat:.2f}"
     )
-    # hmc needs a mode and its curvature. A poor k-hat does not put these in doubt.
-    if info.verdict in (Status.OK, Status.POOR_APPROXIMATION):
+    # hmc needs a mode and its curvature. With many parameters a poor k-hat does not put these in
+    # doubt: a small difference in each is enough. With few, the shape is far from a Gaussian.
+    shaped = info.verdict == Status.OK or posterior.location.size > FEW_PARAMETERS
+    if info.verdict in (Status.OK, Status.POOR_APPROXIMATION) and shaped:
         found, info = run_engine(hmc.ENGINE, keys[1], model, data)
         if info.ok:
             return found, info.because(reason)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from cqbayes.choice.data import SILENCE
 from cqbayes.errors import InputError
 from cqbayes.logs.fit import Fitted
 from cqbayes.logs.read import Log
@@ -42,14 +43,6 @@ def describe_log(log: Log) -> list[str]:
     if log.made is not None:
         counts = [f"{value:,} {name}" for name, value in log.made._asdict().items() if value]
         lines += [f"turns: {', '.join(counts)}", ""]
-    if log.inferred:
-        rates = "not known"
-        if log.errors is not None:
-            rates = (
-                f"specificity is about {_mean(log.errors.specificity):.2f}, and retries are "
-                f"recognised beyond guessing about {_mean(log.errors.recognised):.2f}"
-            )
-        lines += [f"error rates of all outcomes, by those of the detector: {rates}", ""]
     lines += _counts(log)
     rows, dim = log.data.context.shape
     return [*lines, f"{rows:,} services of {len(log.llms)} LLMs, contexts of {dim} dimensions", ""]
@@ -62,12 +55,11 @@ def _counts(log: Log) -> list[str]:
     table = pd.DataFrame({"offered": offered.sum(axis=0), "taken": taken[1:]}, list(log.llms))
     choice = np.asarray(log.data.choice)
     lines = [*table.to_string().splitlines(), f"retried: {int((choice == 0).sum()):,}"]
-    silent = int((choice < 0).sum())
-    return [*lines, *([f"not known: {silent:,}"] if silent else []), ""]
-
-
-def _mean(beta: tuple[float, float]) -> float:
-    return beta[0] / sum(beta)
+    others = {
+        "no sign": int((choice == SILENCE).sum()),
+        "followed by another request": int((choice < SILENCE).sum()),
+    }
+    return [*lines, *(f"{name}: {count:,}" for name, count in others.items() if count), ""]
 
 
 def acceptance_table(found: xr.Dataset, each: bool = False) -> pd.DataFrame:

@@ -10,9 +10,10 @@ contexts by a sentence encoder and principal components of the log's own queries
 **The default model** is ``disjoint_mnl``, with an effect of the attempt (``attempt_mnl``) where
 queries repeat: those that are asked again are the harder ones, and would otherwise make all LLMs
 look worse. What the log shows of outcomes is a channel around it, and around any other model:
-``abandonment`` where the outcome of last turns is not known, with the rates at which the unhappy
-leave and the content go on learnt from the log; ``misclassified`` where outcomes were inferred,
-with the detector's error rates as priors.
+``next_request`` where a detector scored next requests in other words, with the rates at which the
+unhappy leave, ask again plainly or in other words, and the content go on, learnt from the log;
+``abandonment`` where only the outcome of last turns is not known; ``misclassified`` where a table
+says that outcomes were inferred.
 
 What is said of queries is averaged over queries, one row each, at their first attempt.
 """
@@ -28,13 +29,13 @@ import numpy as np
 import xarray as xr
 from numpyro.infer import Predictive
 
-from cqbayes.choice.data import SILENCE
+from cqbayes.choice.data import SILENCE, ChoiceData
 from cqbayes.diagnostics.data_verdict import DataVerdict, judge
 from cqbayes.inference.infer import infer
-from cqbayes.logs.read import Log, read_log
+from cqbayes.logs.read import Log, TurnOptions, read_log
 from cqbayes.posterior.info import InferenceInfo
 from cqbayes.posterior.posteriors import Posterior
-from cqbayes.predict.predictions import acceptance, new_queries
+from cqbayes.predict.predictions import acceptance, new_queries, shares
 from cqbayes.preference import PreferenceModel, load_model, model_factory
 
 DEFAULT = "default"
@@ -42,9 +43,10 @@ DEFAULT = "default"
 # all is possible, and that nobody leaves too. The rates are learnt where acceptance differs.
 LEAVES = 0.6
 GOES_ON = (1.0, 1.0)
-RATES = ("leaves", "goes_on")  # those of a detector come with priors that know something
-DRAWS_OF_RATES = 1_000
-ROWS = 64  # to a multiple of which rows are filled up, so that less is compiled
+RATES = ("leaves", "hides", "goes_on")  # those of a detector have priors that know something
+CHANNELS = ("abandonment", "next_request")  # in which the outcome of silence is left open
+DRAWS_OF_RATES, ROWS_OF_RATES = 1_000, 10_000
+ROWS = 256  # to a multiple of which rows are filled up, so that less is compiled
 WHOLE = ("auto", "laplace", "hmc", "nuts")  # engines for which rows have no order
 
 
@@ -115,7 +117,7 @@ class Fitted(NamedTuple):
             "not taken": (np.where(silent, 0, choice), weight),
             "dropped": (np.where(silent, 0, choice), np.where(silent, 0, weight)),
         }
-        model = _without_abandonment(self.posterior.model)
+        bare = _bare(self.posterior.model)
         found = []
         for recoded, weights in cases.values():
             if not (weights > 0).any():
@@ -123,7 +125,8 @@ class Fitted(NamedTuple):
             data = dataclasses.replace(
                 self.log.data, choice=jnp.asarray(recoded), weight=jnp.asarray(weights)
             )
-            case = fit_to(self.log._replace(data=data), model, engine="laplace", seed=seed)
+            log = self.log._replace(data=data)
+            case = fit_to(log, model_for(log, bare), engine="laplace", seed=seed)
             found.append(case.acceptance(seed=seed)[["overall_mean", "overall_interval"]])
         whole: Any = xr.concat(found, xr.DataArray(list(cases)[: len(found)], dims="silence"))
         return whole
@@ -146,8 +149,9 @@ def fit(
         model: a file of ``models/``, a model, or ``default``: see :func:`default_model`.
         engine: as in :func:`cqbayes.infer`.
         seed: decides all randomness.
-        trust_labels: whether inferred outcomes are taken for what users did. Otherwise, where there
-            are any, the model is put into :mod:`cqbayes.models.misclassified`.
+        trust_labels: whether inferred outcomes are taken for what users did. Otherwise the model is
+            put into :mod:`cqbayes.models.next_request`, or :mod:`cqbayes.models.misclassified` for
+            a table that has inferred ones.
         settings: the engine's own.
         options: others of :func:`read_log`.
 
@@ -171,6 +175,10 @@ def fit(
         >>> [found.name for found in fitted.data.doubts]
         ['few_rows']
     """
+    if trust_labels:
+        turns = options.get("turns", TurnOptions())
+        if turns.signs == "scored":
+            options["turns"] = turns._replace(signs="threshold")
     found = read_log(log, **options)
     chosen = model_for(found, model, trust_labels=trust_labels)
     return fit_to(found, chosen, engine=engine, seed=seed, **(settings or {}))
@@ -181,10 +189,14 @@ def fit_to(
 ) -> Fitted:
     """Fits a model to a log that was read, as it is."""
     data = log.data.only(model.needs)
+    if log.next_requests is not None and "next_request" in _names(model):
+        data = log.next_requests.with_opening(data)
     if engine in WHOLE:
         data = data.merged(multiple=ROWS)
     posterior, info = infer(jax.random.key(seed), model, data, engine=engine, **settings)
-    facts = log.facts._replace(rates=learnt_rates(posterior))
+    facts = log.facts._replace(
+        rates=learnt_rates(posterior), hidden_retries=hidden_retries(posterior, log.data)
+    )
     return Fitted(log, posterior, info, judge(facts))
 
 
@@ -206,15 +218,34 @@ def model_for(
     """
     if isinstance(model, str):
         model = default_model(log) if model == DEFAULT else load_model(model)
-    names = _names(model)
-    if bool((np.asarray(log.data.choice) == SILENCE).any()) and not model.silence:
-        model = model_factory("abandonment")(base=model, leaves=LEAVES, goes_on=GOES_ON)
-    if log.inferred and not trust_labels and "misclassified" not in names:
-        priors = {}
-        if log.errors is not None:
-            priors = {"recognised": log.errors.recognised, "specificity": log.errors.specificity}
-        model = model_factory("misclassified")(base=model, **priors)
+    choice = np.asarray(log.data.choice)
+    if int(choice.min(initial=0)) < -model.signs:
+        if log.next_requests is not None:
+            model = model_factory("next_request")(
+                base=model,
+                leaves=LEAVES,
+                hides=LEAVES,
+                shows_retries=bool((choice == 0).any()),
+                shows_acceptances=bool((choice > 0).any()),
+                **log.next_requests.settings(),
+            )
+        else:
+            model = model_factory("abandonment")(base=model, leaves=LEAVES, goes_on=GOES_ON)
+    if log.inferred and not trust_labels and "misclassified" not in _names(model):
+        model = model_factory("misclassified")(base=model)
     return model
+
+
+def hidden_retries(posterior: Posterior, data: ChoiceData) -> float | None:
+    """How many services, in the mean, users asked for again in other words; None if not known."""
+    sites = posterior.sites(jax.random.key(0), DRAWS_OF_RATES)
+    if "asks_otherwise" not in sites:
+        return None
+    some = slice(None, None, -(-data.num_obs // ROWS_OF_RATES))
+    only = jax.tree.map(lambda column: column[some], data.only(posterior.model.needs))
+    done = shares(jax.random.key(1), posterior, only.situation, only.offered)
+    retried = float(done["overall_mean"].sel(outcome="retry"))
+    return float(np.mean(sites["asks_otherwise"])) * retried * data.num_obs
 
 
 def learnt_rates(posterior: Posterior) -> tuple[tuple[str, float, float], ...]:
@@ -243,12 +274,15 @@ def _names(model: PreferenceModel) -> list[str]:
     return [layer.name for layer in _layers(model)]
 
 
-def _without_abandonment(model: PreferenceModel) -> PreferenceModel:
+def _bare(model: PreferenceModel) -> PreferenceModel:
+    """The same model without the channels in which silence is left open."""
     settings = dict(model.settings)
     inside = settings.get("base")
     if not isinstance(inside, PreferenceModel):
         return model
-    inside = _without_abandonment(inside)
-    if model.name == "abandonment":
-        return inside
-    return model_factory(model.name)(**{**settings, "base": inside})
+    inside = _bare(inside)
+    return (
+        inside
+        if model.name in CHANNELS
+        else model_factory(model.name)(**{**settings, "base": inside})
+    )

@@ -4,11 +4,12 @@ Text becomes contexts by a sentence encoder and principal components of the log'
 became of every record, and what a log cannot tell, is said.
 """
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,7 @@ import pyarrow.compute
 from jaxtyping import Float, Int
 
 from cqbayes._tools.tables import parquet
-from cqbayes.choice.data import ChoiceData
+from cqbayes.choice.data import SILENCE, ChoiceData
 from cqbayes.diagnostics.data_verdict import MOST_SET_ASIDE, DataFacts
 from cqbayes.embeddings.pca import pca
 from cqbayes.embeddings.projection import Projection
@@ -25,18 +26,10 @@ from cqbayes.logs.choice_files import read_choices
 from cqbayes.logs.choices import Coded, choice_data_of
 from cqbayes.logs.formats.importer import importer_names, load_importer
 from cqbayes.logs.retrials import chains
-from cqbayes.logs.retrials.detector import Detector
-from cqbayes.logs.retrials.detector_files import load_detector
-from cqbayes.logs.retrials.error_rates import Errors, rates_over_all_rows
-from cqbayes.logs.signs import (
-    LEAST_EXPLICIT,
-    Followers,
-    Signs,
-    compare_followers,
-    explicit_retrials,
-)
+from cqbayes.logs.retrials.detector import Detector, load_detector
+from cqbayes.logs.retrials.next_requests import NextRequests, next_requests
 from cqbayes.logs.table.services import ServicesReport, read_services
-from cqbayes.logs.turns import DAY, RequestCounts, read_turns
+from cqbayes.logs.turns import DAY, UNDATED, UNORDERED, RequestCounts, read_turns
 from cqbayes.predict.predictions import check_llm_names
 
 pc: Any = pyarrow.compute  # whose functions are made when it is imported
@@ -44,6 +37,7 @@ pc: Any = pyarrow.compute  # whose functions are made when it is imported
 FORMATS = ("auto", "services", "choices")  # besides those of importers
 MOST_ROWS = 5_000_000  # of a log that is fitted in memory
 CONSTANT = "constant"
+Signs = Literal["scored", "threshold", "explicit"]
 LIST_LIKE = re.compile(r"^[\[({].*[\])}]$|[|]")
 
 
@@ -60,14 +54,12 @@ class Log(NamedTuple):
             :mod:`cqbayes.offpolicy`. None for choice data.
         propensity: with which each was picked ``[obs]``, NaN where unknown; None likewise.
         seconds: since 1970, when each was asked ``[obs]``, NaN where unknown; None likewise.
-        errors: how often labels are wrong over all services, where some were inferred and the
-            detector's error rates are known.
-        inferred: share of the services whose outcome was inferred.
+        next_requests: what their scores mean, where next requests in other words are scored:
+            their outcomes are signs, below -1 in ``data.choice``; None elsewhere.
+        inferred: share of the services whose outcome was inferred by a detector, at a threshold.
         read: what became of the records or rows of the file; None for choice data.
         requests: what became of the requests in the records; None where there were none.
         made: what became of the turns; None likewise.
-        followers: whether requests that follow look the same after all LLMs; None where that was
-            not looked at.
         notes: what to know of the log as a whole.
         unit, times: of blocks of time, and when each began, as in ``cqbayes.logs.choices.Codes``.
     """
@@ -80,12 +72,11 @@ class Log(NamedTuple):
     query: Int[np.ndarray, " obs"] | None = None
     propensity: Float[np.ndarray, " obs"] | None = None
     seconds: Float[np.ndarray, " obs"] | None = None
-    errors: Errors | None = None
+    next_requests: NextRequests | None = None
     inferred: float = 0.0
     read: Any = None
     requests: RequestCounts | None = None
     made: chains.TurnCounts | None = None
-    followers: Followers | None = None
     notes: tuple[str, ...] = ()
     unit: str | None = None
     times: tuple[datetime, ...] = ()
@@ -127,7 +118,8 @@ class Log(NamedTuple):
             inferred=inferred,
             retried=int((choice == 0).sum()),
             taken=int((choice > 0).sum()),
-            silent=int((choice < 0).sum()),
+            silent=int((choice == SILENCE).sum()),
+            followed=int((choice < SILENCE).sum()),
             offered=tuple(zip(self.llms, offered.tolist(), strict=True)),
             list_like_names=sum(bool(LIST_LIKE.search(name)) for name in self.llms),
             users_missing=missing,
@@ -140,6 +132,7 @@ class Log(NamedTuple):
             found = found._replace(
                 requests=self.requests.requests,
                 not_turns=tuple(self.requests.not_turns.items()),
+                undated=sum(self.requests.not_turns.get(why, 0) for why in (UNDATED, UNORDERED)),
                 sessions=self.requests.sessions,
                 guessed_sessions=self.requests.guessed_sessions,
             )
@@ -147,10 +140,10 @@ class Log(NamedTuple):
             same = ("turns", "unattributed", "guessed", "explicit", "inferred", "went_on",
                     "unseen", "last", "guessed_retrials")  # fmt: skip
             found = found._replace(**{name: getattr(self.made, name) for name in same})
+            if self.next_requests is not None:
+                found = found._replace(inferred=0)  # their outcomes are left open
             taken = self.made.last if found.silent < self.made.last else 0
             found = found._replace(decreed_taken=taken, decreed_dropped=self.made.dropped)
-        if self.followers is not None and np.isfinite(self.followers.apart) and not inferred:
-            found = found._replace(followers_differ=self.followers.apart)
         return found
 
     def contexts(self, text: Sequence[str]) -> Float[np.ndarray, "query dim"]:
@@ -189,18 +182,17 @@ class TurnOptions(NamedTuple):
     Attributes:
         last: outcome of the last turn of a session where the user gave no sign: ``silent``, not
             known, for a model with abandonment; ``taken``; or ``drop``, which leaves it out.
-        signs: what a next request in other words says of the answer before: ``explicit``, that it
-            was taken, since users show retrials by the same request again; ``inferred``, what the
-            detector infers; ``auto``, the first where the log has explicit retrials and the
-            requests that follow look the same after all LLMs (:mod:`cqbayes.logs.signs`), or else
-            the second.
-        threshold: of the detector.
+        signs: what a next request in other words says of the answer before: ``scored``, as much as
+            the detector's score says, and the outcome is left open; ``threshold``, that it was not
+            taken if the detector finds that probable enough, and taken otherwise; ``explicit``,
+            that it was taken, since users show retrials by the same request again.
+        threshold: of the detector: from this probability on, a request is one more attempt.
         detector: the detector of the package where absent.
         idle: seconds after an answer until which a request can be a reaction to it.
     """
 
     last: chains.Last = "silent"
-    signs: Signs = "auto"
+    signs: Signs = "scored"
     threshold: float = 0.5
     detector: Detector | None = None
     idle: float = DAY
@@ -279,7 +271,7 @@ def read_log(
         llms = tuple(names or (f"llm{j}" for j in range(data.num_llms)))
         check_llm_names(llms)
         return Log(data, llms, notes=notes(data))
-    made = detector = requests = followers = None
+    made = requests = scored = None
     if format in ("auto", "services"):
         stream: Any = read_services(
             log,
@@ -295,14 +287,17 @@ def read_log(
             load_importer(format), log, idle=turns.idle, quarantine=quarantine, strict=strict
         )
         read, requests = found.report, found.counts
-        signs, followers = _signs(found.turns, turns.signs)
-        if signs == "inferred":
-            detector = load_detector() if turns.detector is None else turns.detector
+        if turns.signs not in get_args(Signs):
+            known = ", ".join(get_args(Signs))
+            raise InputError(f"signs: expected one of {known}, got {turns.signs!r}")
+        detector = load_detector() if turns.detector is None else turns.detector
+        if turns.signs == "scored":
+            scored = next_requests(detector, found.turns)
         stream = chains.services_of_turns(
             found.turns,
             detector,
             threshold=turns.threshold,
-            next_turn="infer" if signs == "inferred" else "taken",
+            next_turn="taken" if turns.signs == "explicit" else "infer",
             last=turns.last,
             idle=turns.idle,
         )
@@ -313,16 +308,16 @@ def read_log(
     rows = pa.Table.from_batches(batches)
     check_llm_names(pc.list_flatten(rows["offered"]).unique().to_pylist())
     coded, text = _with_contexts(batches, text, progress, time=time, attributes=attributes)
-    inferred = ~np.asarray(rows["retry_probability"].is_null(), bool)
-    errors = None if detector is None or detector.errors is None else detector.errors
-    if errors is not None and errors.threshold == turns.threshold:
-        errors = _over_all(errors, coded.data, inferred)
-    else:
-        errors = None
-    own = read.notes if isinstance(read, ServicesReport) else notes(coded.data)
+    probability = np.asarray(pc.fill_null(rows["retry_probability"], np.nan), float)
+    inferred, data = ~np.isnan(probability), coded.data
+    if scored is not None:
+        sign = scored.signs(probability[inferred])
+        choice = data.choice.at[np.flatnonzero(inferred)].set(sign)
+        data, inferred = dataclasses.replace(data, choice=choice), np.zeros(1)
+    own = read.notes if isinstance(read, ServicesReport) else notes(data)
     seconds = rows["timestamp"].cast(pa.int64()).to_numpy() / 1e6
     return Log(
-        coded.data,
+        data,
         coded.llms,
         coded.users,
         text.projection,
@@ -330,30 +325,15 @@ def read_log(
         query=np.asarray(pc.dictionary_encode(rows["query_id"].combine_chunks()).indices),
         propensity=np.asarray(pc.fill_null(rows["propensity"], np.nan), np.float64),
         seconds=seconds,
-        errors=errors,
+        next_requests=scored,
         inferred=float(inferred.mean()),
         read=read,
         requests=requests,
         made=made,
-        followers=followers,
         notes=own,
         unit=coded.unit,
         times=coded.times,
     )
-
-
-def _signs(turns: pa.Table, signs: Signs) -> tuple[Signs, Followers | None]:
-    """How a next request in other words is read, and the comparison that decided it, if any."""
-    if signs not in get_args(Signs):
-        raise InputError(f"signs: expected one of {', '.join(get_args(Signs))}, got {signs!r}")
-    if signs == "explicit":
-        return signs, compare_followers(turns)
-    if signs == "inferred":
-        return signs, None
-    if explicit_retrials(turns) < LEAST_EXPLICIT:
-        return "inferred", None
-    followers = compare_followers(turns)
-    return ("explicit" if followers.are_alike else "inferred"), followers
 
 
 def _check_set_aside(log: Any, read: Any, most: float) -> None:
@@ -374,16 +354,6 @@ def _reasons(read: Any) -> str:
         + (f" (first at {read.places[reason][0]})" if read.places.get(reason) else "")
         for reason, count in read.set_aside.items()
     )
-
-
-def _over_all(errors: Errors, data: ChoiceData, inferred: np.ndarray) -> Errors:
-    choice = np.asarray(data.choice)
-    retried, taken = choice == 0, choice > 0
-
-    def count(which: np.ndarray) -> tuple[int, int]:
-        return int((retried & which).sum()), int((taken & which).sum())
-
-    return rates_over_all_rows(errors, count(~inferred), count(inferred))
 
 
 def _nothing(

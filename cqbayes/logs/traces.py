@@ -12,8 +12,11 @@ from typing import Any
 import pyarrow as pa
 
 from cqbayes.logs.application_requests import is_health_check, is_marked_as_task
+from cqbayes.logs.formats.digests import (
+    chain,
+    digest,
+)
 from cqbayes.logs.formats.importer import EPOCH
-from cqbayes.logs.formats.messages import chain, digest
 from cqbayes.logs.schema import REQUESTS
 
 MOST_DEPTH = 32  # of spans in spans

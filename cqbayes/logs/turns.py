@@ -40,8 +40,11 @@ import pyarrow as pa
 
 from cqbayes.errors import InputError
 from cqbayes.logs.application_requests import is_of_application
+from cqbayes.logs.formats.digests import (
+    chain,
+    digest,
+)
 from cqbayes.logs.formats.importer import EPOCH, Importer
-from cqbayes.logs.formats.messages import chain, digest
 from cqbayes.logs.quarantine import Report
 from cqbayes.logs.records import read_requests
 from cqbayes.logs.schema import REQUESTS, TURNS

@@ -167,7 +167,7 @@ def shares(
 
     Returns:
         As :func:`acceptance`, with the dimension ``outcome`` in place of ``llm``: ``retry``, the
-        LLMs, and ``silence`` if the log has silence.
+        LLMs, and ``silence`` and further signs if the log has them.
 
     Raises:
         InputError: as for :func:`acceptance`; also for assortments that do not fit, and for an LLM
@@ -330,7 +330,8 @@ def check_llm_names(llms: Sequence[str]) -> None:
 def _outcome_names(model: PreferenceModel, llms: list[str], seen: bool) -> list[str]:
     check_llm_names(llms)
     retry, silence = OUTCOMES
-    return [retry, *llms, *([silence] if seen and model.silence else [])]
+    signs = [silence, *(f"sign {k}" for k in range(2, model.signs + 1))][: model.signs]
+    return [retry, *llms, *(signs if seen else [])]
 
 
 def _number(llm: str | int, names: list[str]) -> int:

@@ -52,7 +52,7 @@ def test_probabilities_sum_to_one_in_any_order(order, row, each):
     with jax.enable_x64(True):
         law = model.outcome(params(*each), jnp.asarray(utility), jnp.asarray(offered))
         found = np.exp(law.log_probs)
-    assert model.silence
+    assert model.signs == 1
     assert found.shape == (utility.size + 2,)
     assert found.sum() == pytest.approx(1, abs=1e-12)
     assert (found[1:-1][~offered] == 0).all()
@@ -164,7 +164,7 @@ def by_hand(utility, offered, rates):
 def test_sampling_has_the_probabilities(key):
     """Chi-squared over 40,000 draws; a seed is fixed, so the test does not flicker."""
     chance = by_hand(UTILITY[0], OFFERED[0], RATES)
-    drawn = np.asarray(Seen(UTILITY[0], OFFERED[0], RATES, silence=True).sample(key, (40_000,)))
+    drawn = np.asarray(Seen(UTILITY[0], OFFERED[0], RATES, signs=1).sample(key, (40_000,)))
     counts = np.array([(drawn == label).sum() for label in (0, 1, 2, 3, SILENCE)])
     assert counts[2] == 0
     expected = 40_000 * chance[chance > 0] / chance.sum()  # rates are rounded
@@ -174,13 +174,13 @@ def test_sampling_has_the_probabilities(key):
 
 def test_distribution_keeps_numpyro_conventions():
     utility, offered = jnp.zeros((5, 2, 3)), jnp.ones((5, 2, 3), bool)
-    law = Seen(utility, offered, RATES, silence=True, validate_args=True)
+    law = Seen(utility, offered, RATES, signs=1, validate_args=True)
     assert (law.batch_shape, law.event_shape) == ((5, 2), ())
     assert law.sample(jax.random.key(0), (7,)).shape == (7, 5, 2)
     assert law.log_prob(jnp.zeros((7, 5, 2), int)).shape == (7, 5, 2)
     assert law.expand((3, 5, 2)).sample(jax.random.key(0)).shape == (3, 5, 2)
     again = jax.tree.unflatten(*reversed(jax.tree.flatten(law)))
-    assert again.silence
+    assert again.signs == 1
     np.testing.assert_array_equal(again.log_probs, law.log_probs)
     for label in (-2, 4):
         with pytest.warns(UserWarning, match="Out-of-support"):
@@ -236,8 +236,20 @@ def test_llms_can_come_first():
 def test_one_channel_after_another():
     """The matrix product, with silence kept: a user who left is not heard by what comes next."""
     then = channel_rates(retry=(0.7, 0.1, 0.2), taken=(0.2, 0.5, 0.3))
-    kept = np.vstack([np.asarray(then), [0, 0, 1]])
-    np.testing.assert_allclose(followed_by(RATES, then), np.asarray(RATES) @ kept, rtol=1e-6)
+    kept = np.vstack([np.asarray(then)[:2], [0, 0, 1]])
+    found = np.asarray(followed_by(RATES, then))
+    np.testing.assert_allclose(found[:2], np.asarray(RATES)[:2] @ kept, rtol=1e-6)
+    assert found[2].tolist() == [1, 0, 0], "nothing was offered: a retry for sure"
+
+
+def test_signs_of_the_first_channel_stay_what_they_are():
+    first = channel_rates((0.4, 0.1, 0.2, 0.3), (0.1, 0.5, 0.3, 0.1), (0.5, 0, 0.2, 0.3))
+    then = channel_rates((0.9, 0.1, 0), (0.2, 0.8, 0))
+    found = np.asarray(followed_by(first, then))
+    np.testing.assert_allclose(found[:, 2:], np.asarray(first)[:, 2:], rtol=1e-6)
+    two = np.asarray(first)[:2, :2] @ np.asarray(then)[:2, :2]
+    np.testing.assert_allclose(found[:2, :2], two, rtol=1e-6)
+    assert found[2, :2].tolist() == [0.5, 0]
 
 
 def test_a_channel_goes_on_a_multinomial_logit_only():

@@ -32,7 +32,7 @@ def _plain(inner, data: ChoiceData):
     if inner.rates is None:
         each = log_probability(utility, data.offered, data.choice)
     else:
-        each = Seen(utility, data.offered, inner.rates, silence=True).log_prob(data.choice)
+        each = Seen(utility, data.offered, inner.rates, signs=1).log_prob(data.choice)
     return jnp.sum(data.weight * each)
 
 

@@ -186,8 +186,11 @@ GOOD = {
             {"choice": [2, 0]},
             "choice: expected 0 .retry. or an LLM that was offered, got 2 in row 0",
         ),
-        ({"choice": [3, 0]}, "choice: expected 0 .retry. to 2, or -1 .silence., got 3 in row 0"),
-        ({"choice": [-2, 0]}, "got -2 in row 0"),
+        (
+            {"choice": [3, 0]},
+            "choice: expected 0 .retry. to 2, or -1 .silence. to -16 .other signs., got 3 in row 0",
+        ),
+        ({"choice": [-17, 0]}, "got -17 in row 0"),
         ({"choice": [0.5, 0]}, "choice: expected 2 integers"),
         ({"choice": [1]}, "choice: expected 2 integers"),
         ({"weight": [1.0, -1.0]}, "weight: expected a weight of at least 0, got -1.0 in row 1"),

@@ -178,7 +178,10 @@ def test_bad_input(arguments, message, log, tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"choice": [4, 0]}, "choice: expected 0 (retry) to 2, or -1 (silence), got 4 in row 0"),
+        (
+            {"choice": [4, 0]},
+            "choice: expected 0 (retry) to 2, or -1 (silence) to -16 (other signs), got 4 in row 0",
+        ),
         ({"choice": [2, 0]}, "choice: expected 0 (retry) or an LLM that was offered"),
         ({"context": [[0.1, float("nan")], [0.2, 0.3]]}, "context: expected finite numbers"),
         ({"context": [[0.1, 0.2], [0.3]]}, "expected lists of one length in column context"),

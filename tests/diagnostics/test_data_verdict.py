@@ -67,7 +67,7 @@ def test_nothing_is_found_in_sound_data():
             "warn",
         ),
         ("rate_not_learnt", {}, {"rates": (("leaves", 0.2, float("nan")),)}, None, "warn"),
-        ("followers_differ", {"followers_differ": 3.0}, {"followers_differ": 3.1}, None, "warn"),
+        ("undated", {"turns": 98, "undated": 2}, {"turns": 97, "undated": 3}, "note", "warn"),
     ],
 )
 def test_each_threshold_is_where_it_stands(name, within, beyond, better, worse):

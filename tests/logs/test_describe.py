@@ -76,7 +76,7 @@ def test_what_is_not_known_has_bounds(silent):
     assert [float(number) for number in lines[at + 2].split()[1:]] == pytest.approx(
         list(mean.values()), abs=6e-4
     )
-    assert "not known: 134" in describe_log(silent.log)
+    assert "no sign: 134" in describe_log(silent.log)
 
 
 def test_what_programs_read_is_json_and_says_the_same(repeated):

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import cqbayes
 import cqbayes.predict
-from cqbayes.choice.data import choice_data
+from cqbayes.choice.data import SILENCE, choice_data
 from cqbayes.cli.app import app
 from cqbayes.embeddings.encoder import Encoder
 from cqbayes.errors import InputError
@@ -24,8 +24,6 @@ from cqbayes.logs.fit import fit, model_for
 from cqbayes.logs.formats.importer import importer_names
 from cqbayes.logs.predictions import predict_file, save_contexts
 from cqbayes.logs.read import TableOptions, TextOptions, TurnOptions, notes, read_log
-from cqbayes.logs.retrials.detector_files import load_detector
-from cqbayes.logs.retrials.error_rates import Errors, rates_over_all_rows
 from cqbayes.preference import load_model
 
 COUNTS = Encoder(
@@ -97,57 +95,31 @@ def test_every_format_becomes_choice_data_and_all_counts_add_up(name, tmp_path, 
     assert counts.requests == counts.turns + sum(counts.not_turns.values())
     assert counts.turns == made.turns
     assert log.data.num_obs == made.services > 0
-    assert log.inferred == pytest.approx(made.inferred / made.services)
-    assert (np.asarray(log.data.choice) == 0).sum() == made.retried
+    choice = np.asarray(log.data.choice)
+    assert log.facts.followed == (choice < SILENCE).sum() == made.inferred
+    assert (choice == SILENCE).sum() == made.last
+    assert (choice >= 0).sum() == made.explicit
     np.testing.assert_allclose(np.linalg.norm(log.data.context, axis=1), 1, rtol=1e-5)
     assert SECRET not in "\n".join(describe_log(log))
     unit = COUNTS.encode(["abc"]) / np.linalg.norm(COUNTS.encode(["abc"]))
     np.testing.assert_allclose(log.contexts(["abc"]), log.projection(unit), rtol=1e-5)
 
 
-def test_models_know_that_labels_were_inferred(tmp_path):
+def test_the_outcome_of_a_scored_request_is_left_open(tmp_path):
     path = write(tmp_path / "log.jsonl", "openai_chat", settled(simulate(6, sessions=30)))
-    how = {"format": "openai_chat", "text": CONSTANT, "turns": TurnOptions(signs="inferred")}
+    how = {"format": "openai_chat", "text": CONSTANT}
     fitted = fit(path, **how, engine="laplace")
-    assert fitted.log.inferred > 0
+    assert fitted.log.facts.followed > 0
     settings = dict(fitted.posterior.model.settings)
-    errors = fitted.log.errors
-    assert "inferred" in [found.name for found in fitted.data.doubts]
-    assert not fitted.ok
-    assert errors.threshold == load_detector().errors.threshold
-    assert fitted.posterior.model.name == "misclassified"
-    assert settings["base"].name == "abandonment", "what nothing follows is left open"
-    assert settings["recognised"] == errors.recognised
-    assert settings["specificity"] == errors.specificity
+    assert fitted.posterior.model.name == "next_request"
+    assert settings["levels"] == fitted.log.next_requests.detector.levels
+    assert fitted.log.next_requests.opening.sum() == fitted.log.requests.sessions
     face = fit(path, **how, engine="laplace", trust_labels=True)
-    assert face.posterior.model.name == "abandonment"
-    assert any("inferred" in line for line in describe_log(face.log))
-    other = read_log(path, **{**how, "turns": TurnOptions(signs="inferred", threshold=0.3)})
-    assert other.errors is None
-    assert dict(model_for(other).settings)["recognised"] == (8, 2)
-    kept = read_log(path, format="openai_chat", text=CONSTANT, turns=TurnOptions("taken"))
+    assert face.log.data.num_obs == fitted.log.data.num_obs
+    assert face.posterior.model.name == "abandonment", "what nothing follows is left open"
+    assert face.log.inferred == face.log.made.inferred / face.log.made.services > 0
+    kept = read_log(path, **how, turns=TurnOptions("taken"))
     assert kept.facts.decreed_taken == kept.made.last > 0
-
-
-def test_where_users_showed_a_part_error_rates_are_those_of_all():
-    """Half of the retries are shown: the channel of all labels, whoever they are from."""
-    retries, acceptances, sensitivity, specificity = 4_000, 6_000, 0.6, 0.85
-    shown = retries // 2
-    called = sensitivity * (retries - shown) + (1 - specificity) * acceptances
-    recognised = 1 - (1 - sensitivity) / specificity
-    sure = Errors(
-        0.5,
-        (recognised * 1e6, (1 - recognised) * 1e6),
-        (specificity * 1e6, (1 - specificity) * 1e6),
-    )
-    hidden = retries - shown + acceptances
-    found = rates_over_all_rows(sure, (shown, 0), (round(called), hidden - round(called)))
-    kept = found.specificity[0] / sum(found.specificity)
-    hit = 1 - (1 - found.recognised[0] / sum(found.recognised)) * kept
-    assert hit == pytest.approx(0.5 + 0.5 * sensitivity, abs=0.005)
-    assert kept == pytest.approx(specificity, abs=0.005)
-    labels = (hit * retries + (1 - kept) * acceptances) / (retries + acceptances)
-    assert labels == pytest.approx((shown + called) / (retries + acceptances), abs=0.005)
 
 
 @pytest.mark.parametrize(
@@ -440,10 +412,10 @@ def test_from_the_shell(tmp_path):
         file.write(f'{{"broken": "{SECRET}"\n')
     run = CliRunner()
     arguments = ["fit", str(path), "--format", "litellm", "--encoder", "constant"]
-    arguments += ["--signs", "inferred", "--engine", "laplace", "--out", str(tmp_path / "fit.nc")]
+    arguments += ["--engine", "laplace", "--out", str(tmp_path / "fit.nc")]
     done = run.invoke(app, [*arguments, "--quarantine", str(tmp_path / "aside.jsonl")])
     assert done.exit_code in (1, 3), done.output  # the outcomes are inferred, not checked
-    for part in ("set aside", "not a JSON object", "inferred", "probability that", "laplace: "):
+    for part in ("set aside", "not a JSON object", "another request", "laplace: "):
         assert part in done.output
     assert SECRET not in done.output
     assert SECRET in (tmp_path / "aside.jsonl").read_text()

@@ -156,5 +156,5 @@ def test_signs_are_one_of_three(tmp_path):
     path, _ = services(tmp_path / "log.jsonl", (0.8,), queries=3)
     line = {"model": "m", "id": "c", "messages": [{"role": "user", "content": "Why?"}]}
     path.write_text(json.dumps(line))
-    with pytest.raises(InputError, match="expected one of auto, explicit, inferred, got 'none'"):
+    with pytest.raises(InputError, match="expected one of scored, threshold, explicit, got 'none'"):
         read_log(path, format="openai_chat", turns=TurnOptions(signs="none"), text=CONSTANT)

@@ -11,8 +11,12 @@ from hypothesis import strategies as st
 
 from cqbayes.errors import InputError
 from cqbayes.logs import traces, turns
+from cqbayes.logs.formats.exchanges import (
+    asked_of,
+    conversation_requests,
+)
 from cqbayes.logs.formats.importer import EPOCH, Request
-from cqbayes.logs.formats.messages import asked_of, conversation_requests, read_messages
+from cqbayes.logs.formats.messages import read_messages
 from cqbayes.logs.schema import REQUESTS, TURNS
 from cqbayes.logs.turns import turns_of_requests
 

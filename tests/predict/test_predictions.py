@@ -143,8 +143,12 @@ def test_every_model_predicts_what_users_do(name, key):
     assert (removed.sel(scenario="change", outcome=["retry", "llm1", "llm2"]) > 0).all()
     seen = shares(key, posterior, at, np.ones(3, bool), seen=True)
     np.testing.assert_allclose(seen["mean"].sum("outcome"), 1, rtol=1e-5)
-    garbled = name in ("misclassified", "abandonment")
-    assert ("silence" in seen["outcome"].values) == (name == "abandonment")
+    garbled = name in ("misclassified", "abandonment", "next_request")
+    signs = {
+        "abandonment": ["silence"],
+        "next_request": ["silence", *(f"sign {k}" for k in range(2, 6))],
+    }
+    assert list(seen["outcome"].values)[4:] == signs.get(name, [])
     same = np.allclose(seen["mean"][:, :4], together["mean"], rtol=1e-5)
     assert same != garbled
 

@@ -52,11 +52,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from cqbayes.logs.formats.importer import Importer, Request, SetAside
-from cqbayes.logs.formats.messages import (
+from cqbayes.logs.formats.exchanges import (
     Asked,
     answer_of,
     asked_of,
+)
+from cqbayes.logs.formats.fields import (
     elapsed,
     identifier,
     inner,
@@ -65,10 +66,11 @@ from cqbayes.logs.formats.messages import (
     number,
     opened,
     opinion,
-    read_messages,
     short,
     when,
 )
+from cqbayes.logs.formats.importer import Importer, Request, SetAside
+from cqbayes.logs.formats.messages import read_messages
 
 GENERATION = "GENERATION"
 EMBEDDINGS = re.compile(r"embed", re.IGNORECASE)

@@ -51,15 +51,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from cqbayes.logs.formats.importer import Importer, Request, SetAside
-from cqbayes.logs.formats.messages import (
-    NO_CONTENT,
-    NO_MESSAGES,
-    NO_USER,
-    UNKNOWN_JSON,
+from cqbayes.logs.formats.exchanges import (
     Asked,
     answer_of,
     asked_of,
+)
+from cqbayes.logs.formats.fields import (
     elapsed,
     identifier,
     inner,
@@ -67,8 +64,15 @@ from cqbayes.logs.formats.messages import (
     mentioned,
     number,
     opened,
-    read_messages,
     when,
+)
+from cqbayes.logs.formats.importer import Importer, Request, SetAside
+from cqbayes.logs.formats.messages import (
+    NO_CONTENT,
+    NO_MESSAGES,
+    NO_USER,
+    UNKNOWN_JSON,
+    read_messages,
 )
 
 # Of litellm's CallTypes, those whose messages are a chat, or a text of a user, by their name.

@@ -31,9 +31,9 @@ from typing import Any
 import pyarrow as pa
 
 from cqbayes._tools.tables import check_columns
-from cqbayes.logs.formats.conversations import read_conversation
+from cqbayes.logs.formats.conversations import check_messages, read_conversation
+from cqbayes.logs.formats.exchanges import conversation_requests
 from cqbayes.logs.formats.importer import Importer, Request, name, optional_name
-from cqbayes.logs.formats.messages import check_messages, conversation_requests
 
 NEEDED = ("conversation_id", "model", "conversation")
 OPTIONAL = ("language",)

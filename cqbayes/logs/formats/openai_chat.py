@@ -43,16 +43,17 @@ from typing import Any
 import pyarrow as pa
 
 from cqbayes._tools.tables import check_columns
-from cqbayes.logs.formats.conversations import requests_of
+from cqbayes.logs.formats.conversations import check_messages, requests_of
+from cqbayes.logs.formats.digests import digest
+from cqbayes.logs.formats.fields import (
+    identifier,
+    inner,
+    when,
+)
 from cqbayes.logs.formats.importer import Importer, Request, moment
 from cqbayes.logs.formats.messages import (
     BESIDE,
-    check_messages,
-    digest,
-    identifier,
-    inner,
     read_messages,
-    when,
 )
 
 NEEDED = ("messages",)

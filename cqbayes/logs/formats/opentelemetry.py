@@ -61,6 +61,22 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from cqbayes.logs.formats.exchanges import (
+    Answer,
+    Asked,
+    answer_of,
+    asked_of,
+)
+from cqbayes.logs.formats.fields import (
+    elapsed,
+    identifier,
+    inner,
+    marks,
+    mentioned,
+    opened,
+    opinion,
+    short,
+)
 from cqbayes.logs.formats.importer import (
     LONG_RECORD,
     MOST_MESSAGES,
@@ -75,19 +91,7 @@ from cqbayes.logs.formats.messages import (
     NO_MESSAGES,
     NO_USER,
     UNKNOWN_JSON,
-    Answer,
-    Asked,
-    answer_of,
-    asked_of,
-    elapsed,
-    identifier,
-    inner,
-    marks,
-    mentioned,
-    opened,
-    opinion,
     read_messages,
-    short,
 )
 
 NESTED = (("resourceSpans", "scopeSpans", "spans"), ("resourceLogs", "scopeLogs", "logRecords"))

@@ -36,6 +36,11 @@ from typing import Any
 import pyarrow as pa
 
 from cqbayes._tools.tables import check_columns
+from cqbayes.logs.formats.fields import (
+    count,
+    identifier,
+    number,
+)
 from cqbayes.logs.formats.importer import (
     EPOCH,
     MOST_BYTES,
@@ -46,7 +51,7 @@ from cqbayes.logs.formats.importer import (
     name,
     text,
 )
-from cqbayes.logs.formats.messages import count, identifier, number, read_messages
+from cqbayes.logs.formats.messages import read_messages
 
 NEEDED = ("programmer_id", "task_name", "turn", "model", "user_text")
 OPTIONAL = ("t_s", "response_chars", "copied")

@@ -47,7 +47,8 @@ from typing import Any
 import pyarrow as pa
 
 from cqbayes._tools.tables import check_columns
-from cqbayes.logs.formats.conversations import requests_of
+from cqbayes.logs.formats.conversations import check_messages, requests_of
+from cqbayes.logs.formats.fields import opened
 from cqbayes.logs.formats.importer import (
     LONG_RECORD,
     MOST_BYTES,
@@ -62,7 +63,7 @@ from cqbayes.logs.formats.importer import (
     optional_name,
     text,
 )
-from cqbayes.logs.formats.messages import check_messages, opened, read_messages
+from cqbayes.logs.formats.messages import read_messages
 
 NEEDED = ("conversation_hash", "model", "conversation")
 OPTIONAL = ("timestamp", "language", "hashed_ip")

@@ -1,7 +1,7 @@
-"""Which turns ask again for what the turn before asked for.
+"""Which next requests say that the answer before them was not taken.
 
-``pairs`` measures two turns, ``detector`` says how probable a retrial is, ``error_rates`` says how
-often a detector errs, ``detector_files`` stores detectors; ``chains`` makes services from turns.
+``words`` and ``pairs`` measure two requests, ``detector`` says how much they speak for that,
+``next_requests`` what this means in one log; ``chains`` makes services from turns.
 
 May import: ``inference`` and rooms before, and ``logs.schema``.
 """

@@ -9,9 +9,10 @@ outcome of an answer:
 2. The user asked for another answer (``regenerated`` of any reaction): it was not taken.
 3. ``accepted``: the answer was taken, whatever is asked next.
 4. The user sent the same words again (``repeated`` of all reactions): the answer was not taken.
-5. A reaction was answered, in other words. The detector says how probable it is that it asks for
-   the same thing (``retry_probability``): from the threshold on, the answer was not taken, and
-   below it was. With ``next_turn="taken"`` it was taken, whatever the words.
+5. A reaction was answered, in other words. The detector says how probable it is that it asks again
+   or complains (``retry_probability``): from the threshold on, the answer was not taken, and below
+   it was. :func:`cqbayes.fit` goes on with the score behind the probability and leaves the outcome
+   open. With ``next_turn="taken"`` it was taken, whatever the words.
 6. No reaction was answered: the outcome is not known, and ``last`` decides.
 
 Where the detector has nothing to compare, since one of the two turns has no words, a reaction is
@@ -42,9 +43,8 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 from cqbayes._tools.tables import check_columns
 from cqbayes.errors import InputError
-from cqbayes.logs.retrials.detector import Detector
-from cqbayes.logs.retrials.detector_files import load_detector
-from cqbayes.logs.retrials.pairs import cosines, features, flags
+from cqbayes.logs.retrials.detector import Detector, load_detector
+from cqbayes.logs.retrials.pairs import flags
 from cqbayes.logs.schema import SERVICES, TURNS
 
 pc: Any = pyarrow.compute  # whose functions are made when it is imported
@@ -108,7 +108,6 @@ class Rule(NamedTuple):
     last: Last = "silent"
     next_turn: NextTurn = "infer"
     idle: float = DAY
-    encoder: Any = None
 
 
 class ServicesOfTurns(Iterator[pa.RecordBatch]):
@@ -143,7 +142,6 @@ def services_of_turns(
     last: Last = "silent",
     next_turn: NextTurn = "infer",
     idle: float = DAY,
-    encoder: Any = None,
 ) -> ServicesOfTurns:
     """Services from turns, whole sessions at a time.
 
@@ -159,8 +157,6 @@ def services_of_turns(
             the detector, ``taken`` says that the user went on, for logs in which users show
             retrials.
         idle: seconds after which a turn is no reaction to the one before.
-        encoder: a sentence encoder for the detector's embeddings, none where absent: see
-            :func:`cqbayes.embeddings.encoder.load_encoder`.
 
     Raises:
         InputError: at once for invalid settings, and while reading for invalid columns.
@@ -186,12 +182,10 @@ def services_of_turns(
     if not idle > 0:
         raise InputError(f"idle: expected a positive number of seconds, got {idle}")
     detector = load_detector() if detector is None else detector
-    if encoder is not None and detector.embedded is None:
-        raise InputError("encoder: expected a detector that was trained with embeddings, or none")
     batches: Any = turns
     if isinstance(batches, pa.Table):
         batches = batches.to_batches()
-    return ServicesOfTurns(batches, Rule(detector, threshold, last, next_turn, idle, encoder))
+    return ServicesOfTurns(batches, Rule(detector, threshold, last, next_turn, idle))
 
 
 def _whole_sessions(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[pa.RecordBatch, bool]]:
@@ -346,10 +340,8 @@ def _outcomes(
     probability = np.full(rows.num_rows, np.nan)
     asked = np.flatnonzero(answered & (before >= 0) & (sign[before] == "inferred"))
     if len(asked):
-        first, second = rows.take(pa.array(before[asked])), rows.take(pa.array(asked))
-        meaning = None if rule.encoder is None else cosines(first, second, rule.encoder)
-        values = features(first, second, meaning)
-        probability[before[asked]] = rule.detector.probability(values)
+        first, second = (rows["text"].take(pa.array(which)) for which in (before[asked], asked))
+        probability[before[asked]] = rule.detector.probability(rule.detector.score(first, second))
     again = (sign == "again") | (probability >= rule.threshold)
     kind = np.where(bad | (sign == "taken") | (sign == "again"), "explicit", sign)
     taken = ~bad & ~again & (kind != "unseen") & (kind != "last")

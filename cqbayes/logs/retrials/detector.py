@@ -1,230 +1,318 @@
-"""Is a user's next turn the same request again? A probability for each pair of turns.
+"""Does a user's next request say that the answer before it was not taken? The weight of evidence.
 
-No log labels its retrials. A pair is a turn that was answered and the next one of the same session;
-``z`` says what the two look like (:data:`FEATURES`), and a logistic regression how probable it is
-that the second asks again for what the first asked for::
+A user who did not take an answer **asks again**: the same thing in nearly the same words, in other
+words, amended; or **says that it was bad**: a complaint, a correction. One number says how much the
+next request speaks for either::
 
-    intercept ~ Normal(0, 1.5),    w_k ~ Normal(0, prior_sd)
-    logit P(retrial | z, w) = intercept + sum_k w_k (z_k - centre_k) / scale_k
-    P(retrial | z) = E[P(retrial | z, w) | labelled pairs]
+    s = log P(next request | not taken) / P(next request | taken)
+      = w_0 + w_c closeness + sum over its words and pairs of words w_bucket / sqrt(their number)
 
-This is the MNL of :mod:`cqbayes.models.disjoint_mnl` with one LLM, fitted by :func:`cqbayes.infer`.
-A few hundred labelled pairs leave ``w`` uncertain, and the mean over the posterior is less
-confident than any single ``w``. With ``m`` and ``v`` the posterior mean and variance of the logit,
-this mean is nearly ``sigmoid(m / sqrt(1 + pi v / 8))``.
+a logistic regression on pairs of requests that people labelled, several domains of dialogue taken
+together: each domain, and in it each of the two kinds, weighs the same, so that ``s`` is evidence
+and holds no belief about how often users are not content. No log tells that without labels.
 
-The shipped detector was trained on 667 pairs of short requests to a coding assistant, labelled by
-one reading (``analyses/retrial_detection.py`` has its scores). In other logs retrials are more or
-less frequent, and look different. :func:`at_prevalence` corrects the frequency;
-:func:`fit_detector`, with some hundred labelled pairs of that log, corrects both.
+**What it is worth elsewhere** is measured by training without each domain in turn: in a domain that
+was not seen, the evidence is about ``strength * s``, with ``strength`` as unsure as the domains
+differ. And requests that follow an answer that was taken differ from those that open a session:
+in the log-odds of a class of scores by ``tilt * s``, with ``tilt`` from 0 to what was measured.
+:mod:`cqbayes.models.next_request` takes both doubts into the fit.
 
-Source: MacKay (1992), The evidence framework applied to classification networks, for the mean of a
-logistic function under a Gaussian; Saerens, Latinne and Decaestecker (2002), Adjusting the outputs
-of a classifier to new a priori probabilities, for :func:`at_prevalence`. Needs the extra ``logs``.
+Words are hashed into ``2^16`` buckets: the weights hold no text.
+
+Source: a logistic regression; for other domains as draws, Gelman and Hill (2007), chapter 12.
+Needs the extra ``logs``.
 """
 
+import io
+import json
+from collections.abc import Mapping
+from importlib.resources import files as resources
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray, Real
+import pyarrow as pa
+from jaxtyping import Bool, Float, Int, Shaped
 from scipy.special import expit, logit
 
+from cqbayes._tools.files import write_bytes
 from cqbayes.errors import InputError
-from cqbayes.logs.retrials.error_rates import Errors
-from cqbayes.logs.retrials.pairs import FEATURES, MEANING
+from cqbayes.logs.retrials.pairs import closeness
+from cqbayes.logs.retrials.words import BITS, hashed_words
+
+FORMAT = 2
+BUCKETS = 1 << BITS
+ENDS = (-0.7, 0.2, 1.0)  # of classes of scores
+CLASSES = len(ENDS) + 1
+PENALTY = 1.0  # inverse of: what scikit-learn calls C
+LEAST_MISFIT = 0.1  # of the log of a share
+LEAST_DOUBT = 0.25  # standard deviation of log strength: three domains cannot show less
+MOST_BYTES = 4 << 20  # of a file
 
 
-class Logistic(NamedTuple):
-    """A logistic regression on standardised features, with its uncertainty.
+class Labelled(NamedTuple):
+    """Pairs of consecutive requests of one domain, labelled.
 
     Attributes:
-        features: their names.
-        centre: mean of each feature over the labelled pairs ``[feature]``; an unknown value counts
-            as the mean.
-        scale: standard deviation of each feature, or 1 where that is 0 ``[feature]``.
-        mean: posterior mean of the intercept and of each weight ``[1 + feature]``.
-        covariance: posterior covariance of the same ``[1 + feature, 1 + feature]``.
-        prevalence: share of retrials among the labelled pairs.
+        first, second: the requests.
+        retrial: whether the second says that the answer to the first was not taken.
+        group: whose they are, such as a dialogue; pairs of one group stand together, in order.
     """
 
-    features: tuple[str, ...]
-    centre: Float[np.ndarray, " feature"]
-    scale: Float[np.ndarray, " feature"]
-    mean: Float[np.ndarray, " weight"]
-    covariance: Float[np.ndarray, "weight weight"]
-    prevalence: float
-
-    def probability(self, values: Real[np.ndarray, "pair feature"]) -> Float[np.ndarray, " pair"]:
-        """``P(retrial | z)``, the mean over the posterior, for each pair.
-
-        Example:
-            >>> one = np.ones(1)
-            >>> Logistic(("edit",), 0 * one, one, np.r_[0.0, 2], np.eye(2), 0.5).probability(
-            ...     np.array([[0.0], [1.0], [np.nan]])
-            ... ).round(3).tolist()
-            [0.5, 0.817, 0.5]
-        """
-        z = (np.asarray(values, np.float64) - self.centre) / self.scale
-        z = np.concatenate([np.ones((len(z), 1)), np.where(np.isnan(z), 0, z)], axis=1)
-        variance = np.sum((z @ self.covariance) * z, axis=1)
-        return expit(z @ self.mean / np.sqrt(1 + np.pi * variance / 8))
+    first: pa.Array
+    second: pa.Array
+    retrial: Bool[np.ndarray, " pair"]
+    group: Shaped[np.ndarray, " pair"]
 
 
 class Detector(NamedTuple):
-    """A detector of retrials.
+    """A detector of retrials; see the module.
 
     Attributes:
-        plain: the regression without embeddings.
-        embedded: the regression with embeddings; None where it was not trained.
-        errors: how often ``plain`` errs; None where this was not measured.
+        intercept, close: ``w_0``, and the weight of closeness.
+        weights: of words and pairs of words.
+        levels: mean score of each class of scores, between :data:`ENDS`.
+        shares: of each class among requests that open a dialogue, on average over domains.
+        doubts: by how much, on average, the log of a class's share after an answer that was taken
+            differs from that among those that open a dialogue, beside the tilt.
+        strength: median of ``strength`` in a domain that was not seen, and standard deviation of
+            its log.
+        tilt: standard deviation of a half-normal ``tilt`` there.
+        prevalence: share of retrials in a labelled domain, on average.
         trained_on: what the labels are and where they come from.
     """
 
-    plain: Logistic
-    embedded: Logistic | None = None
-    errors: Errors | None = None
+    intercept: float
+    close: float
+    weights: Float[np.ndarray, " bucket"]
+    levels: tuple[float, ...] = (-1.5, -0.2, 0.6, 1.9)
+    shares: tuple[float, ...] = (0.7, 0.2, 0.07, 0.03)
+    doubts: tuple[float, ...] = (0.5, 0.5, 0.5, 0.5)
+    strength: tuple[float, float] = (1.0, LEAST_DOUBT)
+    tilt: float = 0.6
+    prevalence: float = 0.1
     trained_on: str = ""
 
-    def probability(self, values: Real[np.ndarray, "pair feature"]) -> Float[np.ndarray, " pair"]:
-        """The probability of a retrial for each pair, from its features; see :func:`features`.
+    def score(self, first: pa.Array, second: pa.Array) -> Float[np.ndarray, " pair"]:
+        """``s`` for each pair of requests.
 
         Raises:
-            InputError: for other features than the detector was trained on.
+            InputError: where the extra ``logs`` is absent, or the two are not of one length.
         """
-        for one in (self.plain, self.embedded):
-            if one is not None and len(one.features) == np.shape(values)[1]:
-                return one.probability(values)
-        known = [len(one.features) for one in (self.plain, self.embedded) if one is not None]
-        raise InputError(
-            f"features: expected {' or '.join(map(str, known))} columns, got {np.shape(values)[1]}"
-        )
+        if len(first) != len(second):
+            raise InputError(
+                f"pairs: expected as many first requests as second ones, got {len(first)} and "
+                f"{len(second)}"
+            )
+        words = hashed_words(second).weighed(self.weights)
+        return self.intercept + self.close * closeness(first, second) + words
+
+    def probability(self, score: Float[np.ndarray, " pair"]) -> Float[np.ndarray, " pair"]:
+        """Of a retrial, if retrials were as frequent as in the labelled domains on average."""
+        return expit(score + logit(self.prevalence))
+
+    def classes(self, probability: Float[np.ndarray, " pair"]) -> Int[np.ndarray, " pair"]:
+        """The class of the score that has such a probability, from 0."""
+        return classes_of(logit(probability) - logit(self.prevalence))
 
 
-def fit_logistic(
-    key: PRNGKeyArray,
-    values: Real[np.ndarray, "pair feature"],
-    retrial: Any,
-    *,
-    weight: Any = None,
-    prior_sd: float = 1.0,
-    engine: str = "auto",
-) -> Logistic:
-    """Fits the detector's regression to labelled pairs.
-
-    Args:
-        key: a JAX random key.
-        values: as of :func:`features` or :func:`pairs`; NaN counts as the mean.
-        retrial: whether the second of each pair asks again for what the first asked for ``[pair]``.
-        weight: of each pair, 1 where absent; 0 leaves it out ``[pair]``.
-        prior_sd: prior standard deviation of each weight, in log-odds for one standard deviation
-            of the feature.
-        engine: of :func:`cqbayes.infer`; ``auto`` takes ``laplace`` where that is good enough.
-
-    Raises:
-        InputError: for labels other than 0 and 1, of another number than pairs, or all alike; for
-            features other than those known; and where the engine says that it failed.
-    """
-    import jax
-
-    from cqbayes.choice.data import choice_data
-    from cqbayes.inference.infer import infer
-    from cqbayes.preference import model_factory
-
-    values = np.asarray(values, np.float64)
-    names = (*FEATURES, MEANING)[: values.shape[1]]
-    if len(names) != values.shape[1] or len(names) < len(FEATURES):
-        raise InputError(
-            f"features: expected {len(FEATURES)} columns, or one more with {MEANING}, got "
-            f"{values.shape[1]}"
-        )
-    labels = np.asarray(retrial)
-    if labels.shape != (len(values),) or not np.isin(labels, (0, 1)).all():
-        raise InputError(f"retrial: expected {len(values)} labels, each 0 or 1, got others")
-    weight = np.ones(len(values)) if weight is None else np.asarray(weight, np.float64)
-    used = weight > 0
-    rate = float(np.average(labels, weights=weight)) if used.any() else 0.0
-    if not 0 < rate < 1:
-        raise InputError("retrial: expected pairs of both kinds, got labels that are all alike")
-    centre, scale = _standard(values[used])
-    z = (values - centre) / scale
-    data = choice_data(
-        np.where(np.isnan(z), 0, z),
-        np.ones((len(values), 1), bool),
-        labels.astype(int),
-        weight=weight,
-    )
-    model = model_factory("disjoint_mnl")(prior_sd=prior_sd)
-    fit_key, draw_key = jax.random.split(key)
-    posterior, info = infer(fit_key, model, data, engine=engine)
-    if not info.ok:
-        raise InputError(
-            f"retrial: expected labels that a regression can be fitted to, got: {info}"
-        )
-    draws = _flat(posterior.sites(draw_key, 4_000))
-    return Logistic(names, centre, scale, draws.mean(axis=0), np.cov(draws.T), rate)
-
-
-def _standard(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each column: 0 and 1 where a column has no information."""
-    count = np.sum(~np.isnan(values), axis=0)
-    centre = np.nansum(values, axis=0) / np.maximum(count, 1)
-    spread = np.sqrt(np.nansum((values - centre) ** 2, axis=0) / np.maximum(count, 1))
-    return centre, np.where(spread > 1e-9, spread, 1.0)
-
-
-def _flat(sites: dict[str, Array]) -> Float[np.ndarray, "draw weight"]:
-    slopes = np.asarray(sites["theta"], np.float64)[:, :, 0]
-    both = np.concatenate([np.asarray(sites["intercept"], np.float64), slopes], axis=-1)
-    return both.reshape(-1, both.shape[-1])
-
-
-def fit_detector(
-    key: PRNGKeyArray,
-    values: Real[np.ndarray, "pair feature"],
-    retrial: Any,
-    *,
-    trained_on: str,
-    **settings: Any,
+def train_detector(
+    domains: Mapping[str, Labelled], *, trained_on: str, cross: bool = True
 ) -> Detector:
-    """A detector that is trained on your own labels.
-
-    With the feature ``meaning``, one regression uses embeddings and another one does not.
+    """A detector trained on labelled pairs of several domains.
 
     Args:
-        key, values, retrial, settings: as for :func:`fit_logistic`.
+        domains: by name.
         trained_on: what the labels are and where they come from.
+        cross: whether to train without each domain in turn, for what the detector is worth
+            elsewhere; otherwise the defaults of :class:`Detector` stay.
 
     Raises:
-        InputError: as there.
+        InputError: for a domain with pairs of one kind only; for fewer than two domains to compare.
     """
-    import jax
+    for name, pairs in domains.items():
+        if pairs.retrial.all() or not pairs.retrial.any():
+            raise InputError(f"{name}: expected pairs of both kinds, got labels that are all alike")
+    from sklearn.linear_model import LogisticRegression
 
-    values = np.asarray(values, np.float64)
-    plain_key, embedded_key = jax.random.split(key)
-    plain = fit_logistic(plain_key, values[:, : len(FEATURES)], retrial, **settings)
-    embedded = None
-    if values.shape[1] > len(FEATURES):
-        embedded = fit_logistic(embedded_key, values, retrial, **settings)
-    return Detector(plain, embedded, trained_on=trained_on)
+    domains = dict(sorted(domains.items()))
+    label = np.concatenate([pairs.retrial for pairs in domains.values()])
+    weight = np.concatenate([_balanced(pairs.retrial) for pairs in domains.values()])
+    columns = _columns(domains)
+    found = LogisticRegression(C=PENALTY, max_iter=1_000).fit(
+        columns, label, sample_weight=weight * len(label) / weight.sum()
+    )
+    made = Detector(
+        _rounded(found.intercept_[0]),
+        _rounded(found.coef_[0, -1]),
+        found.coef_[0, :-1].astype(np.float16).astype(np.float32),
+        prevalence=_rounded(np.mean([pairs.retrial.mean() for pairs in domains.values()])),
+        trained_on=trained_on,
+    )
+    if not cross:
+        return made
+    if len(domains) < 2:
+        raise InputError("domains: expected two or more to compare, got one")
+    apart = [elsewhere(domains, name) for name in domains]
+    number = len(apart)
+    log_strength = np.log([max(one.strength, 0.05) for one in apart])
+    doubt = np.std(log_strength, ddof=1) * np.sqrt(1 + 1 / number)
+    misfit = np.sqrt(np.mean([np.square(one.misfit) for one in apart], axis=0))
+    return made._replace(
+        shares=tuple(map(_rounded, np.mean([one.shares for one in apart], axis=0))),
+        doubts=tuple(_rounded(max(one, LEAST_MISFIT)) for one in misfit),
+        levels=tuple(map(_rounded, np.mean([one.levels for one in apart], axis=0))),
+        strength=(_rounded(np.exp(log_strength.mean())), _rounded(max(doubt, LEAST_DOUBT))),
+        tilt=_rounded(np.sqrt(np.mean([max(one.tilt, 0) ** 2 for one in apart]))),
+    )
 
 
-def at_prevalence(detector: Detector, rate: float) -> Detector:
-    """The same detector for a log in which another share of the next turns are retrials.
+class Elsewhere(NamedTuple):
+    """What a detector is worth in a domain that it was not trained on.
 
-    What retrials look like is assumed to be the same; only how many there are differs:
-    ``logit P`` moves by ``logit(rate) - logit(prevalence)``. The error rates at the threshold are
-    then no longer known, and are left out.
+    Attributes:
+        score: of each pair of that domain.
+        strength: by what the scores are to be multiplied to be evidence: a logistic regression's.
+        levels: mean score of each class.
+        shares: of each class among requests that open a dialogue.
+        tilt: by what the log-odds of a class differ for each unit of its score, of requests after
+            an answer that was taken against those that open a dialogue.
+        misfit: by what the logs of the shares differ beyond that.
+    """
+
+    score: Float[np.ndarray, " pair"]
+    strength: float
+    levels: tuple[float, ...]
+    shares: Float[np.ndarray, " class"]
+    tilt: float
+    misfit: Float[np.ndarray, " class"]
+
+
+def elsewhere(domains: Mapping[str, Labelled], name: str) -> Elsewhere:
+    """What a detector trained on all other domains is worth in the one that is named."""
+    from sklearn.linear_model import LogisticRegression
+
+    others = {other: pairs for other, pairs in domains.items() if other != name}
+    made = train_detector(others, trained_on="", cross=False)
+    here = domains[name]
+    score = made.score(here.first, here.second)
+    slope = LogisticRegression(C=1e6).fit(
+        score[:, None], here.retrial, sample_weight=_balanced(here.retrial)
+    )
+    opens = np.append(True, here.group[1:] != here.group[:-1])
+    nothing = pa.nulls(int(opens.sum()), pa.string())
+    first = made.score(nothing, here.first.filter(pa.array(opens)))
+    after, opening = (shares_of_classes(one) for one in (score[~here.retrial], first))
+    place = classes_of(score)
+    ends = np.array([ENDS[0] - 1, *ENDS, ENDS[-1] + 1])
+    middle = (ends[1:] + ends[:-1]) / 2
+    levels = [
+        float(score[place == k].mean()) if (place == k).any() else float(middle[k])
+        for k in range(CLASSES)
+    ]
+    # Classes that are common count more: the others' log-odds are noise.
+    apart = np.log(after / opening)
+    tilt, shift = np.polyfit(levels, apart, 1, w=np.sqrt(opening))
+    misfit = apart - shift - tilt * np.array(levels)
+    strength = float(slope.coef_[0, 0])
+    return Elsewhere(score, strength, tuple(levels), opening, float(tilt), misfit)
+
+
+def classes_of(score: Float[np.ndarray, " pair"]) -> Int[np.ndarray, " pair"]:
+    """The class of each score, from 0."""
+    return np.digitize(score, ENDS)
+
+
+def shares_of_classes(score: Float[np.ndarray, " pair"]) -> Float[np.ndarray, " class"]:
+    """The share of scores in each class; half a score is added to each, so that none is empty."""
+    counts = np.bincount(classes_of(score), minlength=CLASSES) + 0.5
+    return counts / counts.sum()
+
+
+def _rounded(number: Any) -> float:
+    """To six places: what is beyond depends on the order of sums and so on the machine."""
+    return round(float(number), 6)
+
+
+def _columns(domains: Mapping[str, Labelled]) -> Any:
+    """Features ``[pair, bucket + 1]``, the last one closeness."""
+    from scipy.sparse import csr_matrix, hstack
+
+    second = pa.concat_arrays([pairs.second for pairs in domains.values()])
+    first = pa.concat_arrays([pairs.first for pairs in domains.values()])
+    words = hashed_words(second)
+    size = 1 / np.sqrt(np.maximum(words.count, 1))
+    cells = (size[words.text], (words.text, words.bucket))
+    near = csr_matrix(closeness(first, second)[:, None])
+    return hstack([csr_matrix(cells, (len(second), BUCKETS)), near]).tocsr()
+
+
+def _balanced(retrial: np.ndarray) -> Float[np.ndarray, " pair"]:
+    """Weights by which both kinds weigh a half."""
+    rate = retrial.mean()
+    return np.where(retrial, 0.5 / rate, 0.5 / (1 - rate)) / len(retrial)
+
+
+def save_detector(path: str | Path, detector: Detector) -> None:
+    """Writes a detector: numbers and one JSON text, no code.
 
     Raises:
-        InputError: for a rate that is not between 0 and 1.
+        InputError: where the file cannot be written.
     """
-    if not 0 < rate < 1:
-        raise InputError(f"rate: expected a share between 0 and 1, got {rate}")
+    said = {"format": FORMAT, **detector._asdict()}
+    weights = said.pop("weights")
+    held = io.BytesIO()
+    meta = np.frombuffer(json.dumps(said).encode(), np.uint8)
+    np.savez_compressed(held, weights=weights.astype(np.float16), said=meta)
+    write_bytes(held.getvalue(), path)
 
-    def moved(one: Logistic) -> Logistic:
-        mean = one.mean.copy()
-        mean[0] += logit(rate) - logit(one.prevalence)
-        return one._replace(mean=mean, prevalence=rate)
 
-    embedded = None if detector.embedded is None else moved(detector.embedded)
-    return detector._replace(plain=moved(detector.plain), embedded=embedded, errors=None)
+def load_detector(path: str | Path | None = None) -> Detector:
+    """Reads a detector; without a path, the one that comes with the package.
+
+    Raises:
+        InputError: for a file that cannot be read or is no detector.
+
+    Example:
+        >>> len(load_detector().levels) == CLASSES
+        True
+    """
+    where = "detector" if path is None else str(path)
+    source: Any = (
+        resources("cqbayes.logs.retrials") / "detector.npz" if path is None else Path(path)
+    )
+    try:
+        with source.open("rb") as file:
+            data = file.read(MOST_BYTES)
+    except OSError as error:
+        reason = error.strerror or "not readable"
+        raise InputError(f"{where}: expected a detector that can be read, got: {reason}") from None
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as held:
+            weights, said = held["weights"], json.loads(held["said"].tobytes())
+        if said.pop("format") != FORMAT or weights.shape != (BUCKETS,):
+            raise ValueError
+        for name in ("levels", "shares", "doubts", "strength"):
+            said[name] = tuple(map(float, said[name]))
+        found = Detector(weights=weights.astype(np.float32), **said)
+        numbers = [found.intercept, found.close, found.tilt, *found.levels, *found.strength]
+        positive = [found.tilt, *found.strength, *found.shares, *found.doubts]
+        right = (
+            np.isfinite(numbers).all()
+            and np.isfinite(weights).all()
+            and len(found.levels) == len(found.shares) == len(found.doubts) == CLASSES
+            and list(found.levels) == sorted(found.levels)
+            and len(found.strength) == 2
+            and np.isfinite(positive).all()
+            and min(positive) > 0
+            and 0 < found.prevalence < 1
+            and isinstance(found.trained_on, str)
+        )
+        if not right:
+            raise ValueError
+    except Exception:  # a damaged archive raises errors of many kinds
+        raise InputError(
+            f"{where}: expected a detector of format {FORMAT}, got another file; make it with "
+            "save_detector"
+        ) from None
+    return found

@@ -16,8 +16,8 @@ from simulated import FACTS, FORMATS, SECRET, Turn, settled, simulate, write
 
 from cqbayes.errors import InputError
 from cqbayes.logs import records
+from cqbayes.logs.formats import fields, messages
 from cqbayes.logs.formats import importer as log_format
-from cqbayes.logs.formats import messages
 from cqbayes.logs.formats.importer import (
     MOST_BYTES,
     MOST_BYTES_OF_NAME,
@@ -63,6 +63,7 @@ def _reasons(name: str) -> set[str]:
     modules = (
         log_format,
         messages,
+        fields,
         records,
         importlib.import_module(f"cqbayes.logs.formats.{name}"),
     )

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from made_up_records import OF_REQUEST, SAID, START, TOOL_STEP, read, reason_of, rows_of, said
 
+from cqbayes.logs.formats import fields, langfuse, messages
 from cqbayes.logs.formats import importer as log_format
-from cqbayes.logs.formats import langfuse, messages
+from cqbayes.logs.formats.digests import digest
 from cqbayes.logs.formats.importer import Request
-from cqbayes.logs.formats.messages import digest
 from cqbayes.logs.records import read_requests
 
 
@@ -331,7 +331,7 @@ def test_what_a_request_is_for(tmp_path):
         (_generation(input='{"question": "Why?"}'), messages.UNKNOWN_JSON),
         (_generation(startTime="noon"), log_format.NO_TIMESTAMP),
         (_score("user-feedback", 1, timestamp="noon"), log_format.NO_TIMESTAMP),
-        (_generation(id=["o1"]), messages.NO_NAME),
+        (_generation(id=["o1"]), fields.NO_NAME),
     ],
 )
 def test_what_is_set_aside_of_langfuse(tmp_path, found, reason):

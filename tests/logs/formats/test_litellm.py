@@ -17,9 +17,9 @@ from made_up_records import (
     said,
 )
 
+from cqbayes.logs.formats import fields, litellm, messages
 from cqbayes.logs.formats import importer as log_format
-from cqbayes.logs.formats import litellm, messages
-from cqbayes.logs.formats.messages import digest
+from cqbayes.logs.formats.digests import digest
 
 
 def _payload(**rest: Any) -> dict[str, Any]:
@@ -343,12 +343,12 @@ def test_of_messages_that_go_on_from_elsewhere_only_the_last_is_known(tmp_path, 
         ({"messages": [{"role": "user", "content": 7}]}, messages.NO_MESSAGES),
         ({"messages": [{"role": "system", "content": "x"}]}, messages.NO_USER),
         ({"messages": said("x") * 10_001}, log_format.LONG_RECORD),
-        ({"response_cost": "free"}, messages.NO_NUMBER),
-        ({"response_cost": -1}, messages.NO_NUMBER),
-        ({"response_cost": 10**400}, messages.NO_NUMBER),
+        ({"response_cost": "free"}, fields.NO_NUMBER),
+        ({"response_cost": -1}, fields.NO_NUMBER),
+        ({"response_cost": 10**400}, fields.NO_NUMBER),
         ({"startTime": float("inf")}, log_format.NO_TIMESTAMP),
         ({"startTime": 1e300}, log_format.NO_TIMESTAMP),
-        ({"end_user": ["ann"]}, messages.NO_NAME),
+        ({"end_user": ["ann"]}, fields.NO_NAME),
     ],
 )
 def test_payloads_that_are_set_aside(tmp_path, change, reason):

@@ -9,17 +9,19 @@ from hypothesis import strategies as st
 from made_up_records import ANTHROPIC_STEP, ANTHROPIC_TURN, TOOL_STEP, assistant, nested, said, user
 
 from cqbayes.logs.formats import importer, messages
-from cqbayes.logs.formats.importer import MOST_BYTES, MOST_MESSAGES, Request, SetAside
-from cqbayes.logs.formats.messages import (
+from cqbayes.logs.formats.digests import (
+    chain,
+    digest,
+)
+from cqbayes.logs.formats.exchanges import (
     Answer,
     Asked,
     answer_of,
     asked_of,
-    chain,
     conversation_requests,
-    digest,
-    read_messages,
 )
+from cqbayes.logs.formats.importer import MOST_BYTES, MOST_MESSAGES, Request, SetAside
+from cqbayes.logs.formats.messages import read_messages
 
 SYSTEM = {"role": "system", "content": "Be kind."}
 TALK = [SYSTEM, *said("Why?", "So.", "How come?")]

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from made_up_records import all_rows, assistant, reason_of, rows_of, user
 
+from cqbayes.logs.formats import fields, messages, openai_chat
 from cqbayes.logs.formats import importer as log_format
-from cqbayes.logs.formats import messages, openai_chat
 from cqbayes.logs.records import read_requests
 
 NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)
@@ -172,8 +172,8 @@ def test_texts_of_json_in_parquet(tmp_path):
         ({"messages": '[{"role": "user", "content": "x'}, messages.NO_JSON),
         ({"messages": [user("")]}, messages.NO_CONTENT),
         ({"messages": [{"role": "system", "content": "x"}]}, messages.NO_USER),
-        ({"messages": [user("x")], "id": {}}, messages.NO_NAME),
-        ({"messages": [user("x")], "id": True}, messages.NO_NAME),
+        ({"messages": [user("x")], "id": {}}, fields.NO_NAME),
+        ({"messages": [user("x")], "id": True}, fields.NO_NAME),
         ({"messages": [user("x")], "created": "noon"}, log_format.NO_TIMESTAMP),
     ],
 )

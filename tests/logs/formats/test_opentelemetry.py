@@ -8,9 +8,9 @@ import pytest
 from made_up_records import OF_REQUEST, SAID, START, TOOL_STEP, reason_of, rows_of, said
 from simulated import any_value, key_values
 
+from cqbayes.logs.formats import fields, messages, opentelemetry
 from cqbayes.logs.formats import importer as log_format
-from cqbayes.logs.formats import messages, opentelemetry
-from cqbayes.logs.formats.messages import digest
+from cqbayes.logs.formats.digests import digest
 
 NANO = int(START.timestamp()) * 1_000_000_000
 TRACE, SPAN, ROOT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", "b7ad6b7169203331"
@@ -468,7 +468,7 @@ WITHOUT = {key: one for key, one in VERCEL.items() if key != "ai.response.text"}
         ),
         ({"eventName": "gen_ai.choice", "attributes": []}, opentelemetry.LONE_MESSAGE),
         (_span(BASIC | IN_JSON, *[{"name": "x"}] * 10_001), log_format.LONG_RECORD),
-        (_span(BASIC | IN_JSON | {"user.id": ["ann"]}), messages.NO_NAME),
+        (_span(BASIC | IN_JSON | {"user.id": ["ann"]}), fields.NO_NAME),
         ({"resourceSpans": 7}, log_format.NOT_JSON),
         (_line(7), log_format.NOT_JSON),
     ],

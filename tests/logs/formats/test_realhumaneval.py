@@ -9,8 +9,8 @@ import pytest
 from conftest import ROOT
 from made_up_records import all_rows, reason_of, rows_of
 
+from cqbayes.logs.formats import fields, realhumaneval
 from cqbayes.logs.formats import importer as log_format
-from cqbayes.logs.formats import messages, realhumaneval
 from cqbayes.logs.records import read_requests
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -72,16 +72,16 @@ def test_texts_are_read_as_they_are(tmp_path):
     ("change", "reason"),
     [
         ({"programmer_id": None}, realhumaneval.NO_PROGRAMMER),
-        ({"programmer_id": 1.5}, messages.NO_NAME),
+        ({"programmer_id": 1.5}, fields.NO_NAME),
         ({"task_name": None}, realhumaneval.NO_TASK),
         ({"turn": None}, realhumaneval.NO_TURN),
-        ({"turn": 2**31}, messages.NO_NUMBER),
-        ({"turn": -1}, messages.NO_NUMBER),
-        ({"response_chars": 2**63}, messages.NO_NUMBER),
+        ({"turn": 2**31}, fields.NO_NUMBER),
+        ({"turn": -1}, fields.NO_NUMBER),
+        ({"response_chars": 2**63}, fields.NO_NUMBER),
         ({"model": ""}, realhumaneval.NO_MODEL),
         ({"user_text": None}, realhumaneval.NO_TEXT),
         ({"copied": 1}, realhumaneval.NO_BOOL),
-        ({"t_s": "soon"}, messages.NO_NUMBER),
+        ({"t_s": "soon"}, fields.NO_NUMBER),
         ({"t_s": 1e300}, log_format.NO_TIMESTAMP),
     ],
 )

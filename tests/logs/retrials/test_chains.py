@@ -3,10 +3,12 @@
 import re
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from typing import Any
 from unittest import mock
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,26 +16,23 @@ from hypothesis import strategies as st
 from cqbayes.errors import InputError
 from cqbayes.logs.retrials import chains
 from cqbayes.logs.retrials.chains import TurnCounts, services_of_turns
-from cqbayes.logs.retrials.detector import Detector, Logistic
-from cqbayes.logs.retrials.detector_files import load_detector
-from cqbayes.logs.retrials.pairs import FEATURES, features
+from cqbayes.logs.retrials.detector import BUCKETS, Detector, load_detector
 from cqbayes.logs.schema import SERVICES, TURNS
 
 NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
-COMPLAINS = FEATURES.index("complaint")
+pc: Any = pyarrow.compute  # whose functions are made when it is imported
 HOUR = 3_600.0
 
 
-def _by_complaint() -> Detector:
-    """Nine of ten complaints are retrials, and one of ten of all else: nothing is uncertain."""
-    num = len(FEATURES)
-    mean = np.zeros(num + 1)
-    mean[0], mean[1 + COMPLAINS] = -np.log(9), 2 * np.log(9)
-    nothing = np.zeros((num + 1, num + 1))
-    return Detector(Logistic(FEATURES, np.zeros(num), np.ones(num), mean, nothing, 0.5))
+class _ByComplaint(Detector):
+    """Nine of ten complaints are retrials, and one of ten of all else."""
+
+    def score(self, first, second):
+        complains = pc.match_substring_regex(second, r"\b(wrong|still|again|fix)\b")
+        return np.where(np.asarray(complains, bool), np.log(9), -np.log(9))
 
 
-DETECTOR = _by_complaint()
+DETECTOR = _ByComplaint(0.0, 0.0, np.zeros(BUCKETS), prevalence=0.5)
 
 
 def _turn(turn: int, text: str | None = "Why?", session: str = "a", **known) -> dict:
@@ -453,30 +452,10 @@ def test_the_shipped_detector():
     log = [_turn(0, session="0"), _turn(0, "Name a prime"), _turn(1, "That is wrong, try again")]
     rows = pa.Table.from_batches(services_of_turns(pa.Table.from_pylist(log, TURNS)), SERVICES)
     (chance,) = [p for p in rows["retry_probability"].to_pylist() if p is not None]
-    pair = [pa.RecordBatch.from_pylist([turn], TURNS) for turn in log[1:]]
-    assert chance == pytest.approx(load_detector().probability(features(*pair))[0])
+    detector = load_detector()
+    score = detector.score(*(pa.array([turn["text"]]) for turn in log[1:]))
+    assert chance == pytest.approx(detector.probability(score)[0])
     assert rows["attempt"].to_pylist() == [1, 1, 2]
-
-
-def test_embeddings_take_part(tmp_path, monkeypatch):
-    pytest.importorskip("torch")
-    from cqbayes.embeddings.encoder import Encoder
-
-    monkeypatch.setenv("CQBAYES_CACHE", str(tmp_path))
-    by_first = Encoder("first letter", lambda texts: np.array([[t[0] == "W", 1.0] for t in texts]))
-    num = len(FEATURES) + 1
-    mean = np.zeros(num + 1)
-    mean[-1] = 5.0
-    law = Logistic(
-        (*FEATURES, "meaning"), np.full(num, 0.9), np.ones(num), mean, np.zeros((num + 1,) * 2), 0.5
-    )
-    turns = pa.Table.from_pylist([_turn(0, "Why?"), _turn(1, "What?"), _turn(2, "No")], TURNS)
-    stream = services_of_turns(turns, DETECTOR._replace(embedded=law), encoder=by_first)
-    chance = pa.Table.from_batches(stream)["retry_probability"].to_pylist()
-    cosine = [1, np.sqrt(0.5)]
-    assert chance[:2] == pytest.approx([1 / (1 + np.exp(-5 * (c - 0.9))) for c in cosine])
-    with pytest.raises(InputError, match="encoder: expected a detector that was trained with"):
-        services_of_turns(turns, DETECTOR, encoder=by_first)
 
 
 @pytest.mark.parametrize(

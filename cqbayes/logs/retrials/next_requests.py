@@ -1,0 +1,63 @@
+"""What the scores of next requests mean in one log: :func:`next_requests`."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float, Int
+
+from cqbayes.choice.data import SILENCE, ChoiceData
+from cqbayes.logs.retrials.detector import CLASSES, Detector, classes_of
+from cqbayes.logs.retrials.pairs import opening
+
+SETTINGS = ("shares", "levels", "doubts", "strength", "tilt")
+MOST_SESSIONS = 200_000  # whose first requests are looked at; of more, a part
+
+
+class NextRequests(NamedTuple):
+    """Classes of scores, and what they mean: for :mod:`cqbayes.models.next_request`.
+
+    Attributes:
+        detector: made the scores.
+        opening: how many requests that open a session, of those that were looked at, are in each
+            class.
+    """
+
+    detector: Detector
+    opening: Int[np.ndarray, " class"]
+
+    def signs(self, probability: Float[np.ndarray, " row"]) -> Int[np.ndarray, " row"]:
+        """The sign, as in ``ChoiceData.choice``, of a next request of such a probability."""
+        return SILENCE - 1 - self.detector.classes(probability)
+
+    def settings(self) -> dict[str, Any]:
+        """Those of the model. None is of this log: what was compiled for one serves for others."""
+        return {name: getattr(self.detector, name) for name in SETTINGS}
+
+    def with_opening(self, data: ChoiceData) -> ChoiceData:
+        """The same data, and rows without LLMs for the requests that open a session."""
+        some = jax.tree.map(lambda column: column[np.zeros(CLASSES, int)], data)
+        added: ChoiceData = dataclasses.replace(
+            some,
+            offered=jnp.zeros_like(some.offered),
+            choice=jnp.asarray(SILENCE - 1 - np.arange(CLASSES), some.choice.dtype),
+            weight=jnp.asarray(self.opening, some.weight.dtype),
+        )
+        return jax.tree.map(lambda *columns: jnp.concatenate(columns), data, added)
+
+
+def next_requests(detector: Detector, turns: pa.Table) -> NextRequests:
+    """Looks at the requests that open sessions, which follow no answer.
+
+    Args:
+        detector: makes the scores.
+        turns: of ``TURNS``, with the turns of a session together and in order.
+    """
+    rows = opening(turns)
+    rows = rows[:: -(-max(len(rows), 1) // MOST_SESSIONS)]
+    text = turns["text"].combine_chunks().take(pa.array(rows)).drop_null()
+    score = detector.score(pa.nulls(len(text), pa.string()), text)
+    return NextRequests(detector, np.bincount(classes_of(score), minlength=CLASSES))
