@@ -24,8 +24,8 @@
 import argparse
 import json
 import re
-from collections.abc import Callable, Iterable
-from importlib.resources import files
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,6 +59,9 @@ from cqbayes.logs.retrials.detector import (
 )
 from cqbayes.logs.retrials.pairs import closeness
 
+sys.path.insert(0, str(Path(sys.argv[0]).resolve().parent))  # in a notebook, too
+from simulated_users.labelled import CODING, RATED, labelled_domains
+
 parser = argparse.ArgumentParser(description="Trains and scores the detector of retrials.")
 parser.add_argument("--smoke", action="store_true", help="a tiny run that proves nothing")
 parser.add_argument("--out", type=Path, default=Path("out/retrial_detection"))
@@ -69,8 +72,6 @@ settings = parser.parse_args()
 scripts_end_in_one_line()
 out = writable_folder(settings.out)
 samples = 50 if settings.smoke else 500
-RATED, CODED = "rated_dialogues.parquet", "realhumaneval_retries.parquet"
-UNHAPPY = 2.4  # mean of ratings from 1 to 5, at most
 RULE = (0.0, 0.45)  # overlaps of words between these, both excluded, count as dissatisfaction
 SOURCES = (
     "Pairs of consecutive requests of three domains. sgd: {sgd} pairs of Schema-Guided Dialogue "
@@ -87,38 +88,6 @@ SIMULATED = "Simulated words, which say nothing about users."
 
 
 # %%
-def strings(column: Iterable[str]) -> pa.Array:
-    return pa.array(list(column), pa.string())
-
-
-def rated(path: Path) -> dict[str, Labelled]:
-    """Pairs of each domain of rated dialogues, those with an empty request left out."""
-    log = pd.read_parquet(path).sort_values(["domain", "conversation", "turn"], kind="stable")
-    log = log[(log["request"].fillna("") != "") & (log["next_request"].fillna("") != "")]
-    return {
-        str(name): Labelled(
-            strings(one["request"]),
-            strings(one["next_request"]),
-            np.asarray(one["rating"]) <= UNHAPPY,
-            np.asarray(one["conversation"]).astype(str),
-        )
-        for name, one in log.groupby("domain")
-    }
-
-
-def coded(path: Path) -> Labelled:
-    """Pairs of coding sessions; a group is `programmer/task`."""
-    log = pd.read_parquet(path).sort_values(["programmer_id", "t_s"], kind="stable")
-    session = (log["programmer_id"].astype(str) + "/" + log["task_name"].astype(str)).to_numpy()
-    first = np.flatnonzero(session[1:] == session[:-1])
-    said = json.loads((files("cqbayes.logs.retrials") / "retrial_labels.json").read_text())
-    read = np.array([int(digit) for one in said["sessions"] for digit in one])
-    text = log["user_text"]
-    return Labelled(
-        strings(text.iloc[first]), strings(text.iloc[first + 1]), read > 0, session[first]
-    )
-
-
 def simulated(seed: int, num: int = 300) -> dict[str, Labelled]:
     """Words of which some are of one domain, and some of retrials. Simulated."""
     rng = np.random.default_rng(seed)
@@ -162,12 +131,11 @@ def in_classes(score: np.ndarray) -> np.ndarray:
 # %%
 def run_all() -> None:
     """All fits, and all that tables and pictures need, into files."""
-    rated_file, coded_file = data_folder() / RATED, data_folder() / CODED
-    real = not settings.smoke and rated_file.is_file() and coded_file.is_file()
+    domains = {} if settings.smoke else labelled_domains(data_folder())
+    real = len(domains) == 3
     if settings.ship is not None and not real:
-        raise InputError(f"--ship: expected a real run with {RATED} and {CODED} in $CQBAYES_DATA")
+        raise InputError(f"--ship: expected a real run with {RATED} and {CODING} in $CQBAYES_DATA")
     if real:
-        domains = {**rated(rated_file), "realhumaneval": coded(coded_file)}
         trained_on = SOURCES.format(**{name: len(one.first) for name, one in domains.items()})
     else:
         print("simulated words instead of real requests")

@@ -30,7 +30,7 @@ def labelled_domains(folder: Path) -> Mapping[str, Labelled]:
                 rows["conversation"].to_numpy(),
             )
     if (folder / CODING).is_file():
-        found["coding"] = _coding(folder / CODING)
+        found["realhumaneval"] = _coding(folder / CODING)
     return found
 
 
