@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
-from cqbayes.choice.data import SILENCE, ChoiceData, Situation
+from cqbayes.choice.data import ChoiceData, Situation
 from cqbayes.errors import InputError
 from cqbayes.offpolicy.counterfactual import posterior_population, simulate_policies
 from cqbayes.offpolicy.propensities import (
@@ -140,7 +140,7 @@ def logged_actions(
     if not live.any():
         raise InputError("off-policy: expected at least one row of positive weight, got none")
     choice = np.where(live, np.asarray(data.choice), 0)
-    if (choice == SILENCE).any():
+    if (choice < 0).any():
         raise InputError(
             "off-policy: expected an observed outcome in every row, got rows of silence (-1); "
             "give these weight 0, or predict from a model of abandonment"

@@ -12,7 +12,7 @@ later checks of what would be routed by the posterior:
 ``query``       int32: services with the same number are of one query
 ``attempt``     int32: 1 for a query's first service, 2 for the next, ...
 ``offered``     bool ``[obs, llm]``: whose answers were shown
-``chosen``      int32: 0 for a retry, ``j + 1`` for the answer of LLM ``j``, -1 where none was seen
+``chosen``      int32: 0 for a retry, ``j + 1`` for the answer of LLM ``j``, ``-k`` for sign ``k``
 ``propensity``  float64: probability with which query and assortment were picked; NaN where unknown
 ``time``        int64: seconds since 1970, UTC; -1 where unknown
 ``user``        int32: services with the same number are of one user; -1 where unknown
@@ -36,7 +36,7 @@ import numpy as np
 from cqbayes._tools.files import replacing_folder, write_netcdf
 from cqbayes._tools.provenance import provenance
 from cqbayes._tools.tables import refuse
-from cqbayes.choice.data import ChoiceData
+from cqbayes.choice.data import MOST_SIGNS, ChoiceData
 from cqbayes.errors import InputError
 from cqbayes.posterior.datatree import coordinates, to_datatree
 from cqbayes.posterior.info import InferenceInfo, Status
@@ -63,7 +63,7 @@ COLUMNS: dict[str, tuple[type, tuple[str, ...]]] = {
     "user": (np.int32, _ROW),
     "split": (np.int8, _ROW),
 }
-_LEAST = {"query": 0, "attempt": 1, "chosen": -1, "time": -1, "user": -1, "split": 0}
+_LEAST = {"query": 0, "attempt": 1, "chosen": -MOST_SIGNS, "time": -1, "user": -1, "split": 0}
 _COMPRESSED = {"zlib": True, "complevel": 4, "shuffle": True}
 _FAILED = (Status.NOT_FINITE, Status.NOT_POSITIVE_DEFINITE)  # the posterior is a mere stand-in
 

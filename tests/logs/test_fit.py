@@ -22,7 +22,7 @@ from cqbayes.inference.infer import infer
 from cqbayes.logs.describe import acceptance_table, describe_log
 from cqbayes.logs.fit import fit, model_for
 from cqbayes.logs.formats.importer import importer_names
-from cqbayes.logs.predictions import predict_file, save_contexts
+from cqbayes.logs.predictions import predict_file, save_contexts, save_fit
 from cqbayes.logs.read import TableOptions, TextOptions, TurnOptions, notes, read_log
 from cqbayes.preference import load_model
 
@@ -114,6 +114,10 @@ def test_the_outcome_of_a_scored_request_is_left_open(tmp_path):
     assert fitted.posterior.model.name == "next_request"
     assert settings["levels"] == fitted.log.next_requests.detector.levels
     assert fitted.log.next_requests.opening.sum() == fitted.log.requests.sessions
+    save_fit(tmp_path / "fit.nc", fitted)
+    stored = cqbayes.load_posterior(tmp_path / "fit.nc")
+    assert stored.posterior.model == fitted.posterior.model
+    np.testing.assert_array_equal(stored.columns["chosen"], fitted.log.data.choice)
     face = fit(path, **how, engine="laplace", trust_labels=True)
     assert face.log.data.num_obs == fitted.log.data.num_obs
     assert face.posterior.model.name == "abandonment", "what nothing follows is left open"
