@@ -1,0 +1,46 @@
+"""What next requests mean in one log: signs, and rows of requests that open a session."""
+
+import numpy as np
+import pyarrow as pa
+
+from cqbayes.choice.data import choice_data
+from cqbayes.logs.retrials.detector import BUCKETS, Detector
+from cqbayes.logs.retrials.next_requests import next_requests
+from cqbayes.logs.retrials.words import hashed_words
+
+_WRONG = hashed_words(pa.array(["wrong"])).bucket
+_WEIGHTS = np.zeros(BUCKETS)
+_WEIGHTS[_WRONG] = 4.0
+DETECTOR = Detector(-1.0, 0.0, _WEIGHTS, prevalence=0.2)  # of one word: 3, of all else -1
+
+
+def _turns(*sessions: list[str | None]) -> pa.Table:
+    rows = [(f"s{i}", text) for i, texts in enumerate(sessions) for text in texts]
+    return pa.table(
+        {
+            "session_id": pa.array([session for session, _ in rows], pa.string()),
+            "text": pa.array([text for _, text in rows], pa.string()),
+            "failed": pa.nulls(len(rows), pa.bool_()),
+        }
+    )
+
+
+def test_requests_that_open_a_session_are_counted_by_class():
+    turns = _turns(["a", "wrong"], ["wrong", "b", "wrong"], [None, "wrong"], ["c"])
+    assert next_requests(DETECTOR, turns).opening.tolist() == [2, 0, 0, 1]
+
+
+def test_the_sign_is_that_of_the_class():
+    found = next_requests(DETECTOR, _turns(["a"]))
+    score = np.array([-1.0, -0.5, 0.3, 3.0])
+    assert found.signs(DETECTOR.probability(score)).tolist() == [-2, -3, -4, -5]
+
+
+def test_they_are_rows_in_which_no_llm_is_offered():
+    data = choice_data([[1.0], [2.0]], [[True, False], [False, True]], [1, -3], attempt=[1, 2])
+    found = next_requests(DETECTOR, _turns(["a"], ["wrong"], ["b"])).with_opening(data)
+    assert found.choice.tolist() == [1, -3, -2, -3, -4, -5]
+    assert found.weight.tolist() == [1, 1, 2, 0, 0, 1]
+    assert found.offered[2:].any() == np.False_
+    assert found.offered[:2].tolist() == data.offered.tolist()
+    assert found.attempt.tolist()[:2] == [1, 2]
