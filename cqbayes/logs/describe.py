@@ -41,7 +41,11 @@ def describe_log(log: Log) -> list[str]:
     parts = [log.read, log.requests]
     lines = [line for part in parts if part is not None for line in (str(part), "")]
     if log.made is not None:
-        counts = [f"{value:,} {name}" for name, value in log.made._asdict().items() if value]
+        made = log.made._asdict()
+        if log.next_requests is not None:  # what a threshold would decide is left open
+            made = {**made, "followed": made.pop("inferred")}
+            made.pop("retried")
+        counts = [f"{value:,} {name}" for name, value in made.items() if value]
         lines += [f"turns: {', '.join(counts)}", ""]
     lines += _counts(log)
     rows, dim = log.data.context.shape

@@ -141,7 +141,12 @@ class Log(NamedTuple):
                     "unseen", "last", "guessed_retrials")  # fmt: skip
             found = found._replace(**{name: getattr(self.made, name) for name in same})
             if self.next_requests is not None:
-                found = found._replace(inferred=0)  # their outcomes are left open
+                # Their outcomes are left open.
+                found = found._replace(
+                    inferred=0,
+                    known_words=self.next_requests.known,
+                    foreign=self.next_requests.foreign,
+                )
             taken = self.made.last if found.silent < self.made.last else 0
             found = found._replace(decreed_taken=taken, decreed_dropped=self.made.dropped)
         return found

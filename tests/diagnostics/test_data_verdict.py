@@ -78,6 +78,21 @@ def test_each_threshold_is_where_it_stands(name, within, beyond, better, worse):
 
 
 @pytest.mark.parametrize(
+    ("within", "beyond", "name"),
+    [
+        ({"known_words": 0.4}, {"known_words": 0.39}, "unknown_words"),
+        ({"known_words": 0.4}, {"known_words": float("nan")}, "unknown_words"),
+        ({"foreign": 0.05}, {"foreign": 0.06}, "not_english"),
+    ],
+)
+def test_a_detector_that_hears_nothing_is_said(within, beyond, name):
+    heard = SOUND._replace(followed=51, known_words=0.9)
+    assert judge(heard._replace(**within)).ok
+    assert [found.name for found in judge(heard._replace(**beyond)).doubts] == [name]
+    assert judge(heard._replace(**{**beyond, "followed": 50})).ok, "few hang on it"
+
+
+@pytest.mark.parametrize(
     ("name", "change", "value"),
     [
         ("not_turns", {"not_turns": (("raced", 30), ("second records", 20))}, 0.05),

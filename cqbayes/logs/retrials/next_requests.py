@@ -7,14 +7,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 from jaxtyping import Float, Int
 
 from cqbayes.choice.data import SILENCE, ChoiceData
 from cqbayes.logs.retrials.detector import CLASSES, Detector, classes_of
-from cqbayes.logs.retrials.pairs import opening
+from cqbayes.logs.retrials.pairs import consecutive, flags, opening
+
+pc: Any = pyarrow.compute  # whose functions are made when it is imported
 
 SETTINGS = ("shares", "levels", "doubts", "strength", "tilt")
-MOST_SESSIONS = 200_000  # whose first requests are looked at; of more, a part
+ENGLISH = r"(?i)^en(g|[-_]|$)"  # names and codes of it
+MOST_LOOKED_AT = 200_000  # requests; of more, a part
 
 
 class NextRequests(NamedTuple):
@@ -24,10 +28,14 @@ class NextRequests(NamedTuple):
         detector: made the scores.
         opening: how many requests that open a session, of those that were looked at, are in each
             class.
+        known: share of the words of next requests that the detector knows; see ``Detector.known``.
+        foreign: share of next requests whose language is stated and is not English.
     """
 
     detector: Detector
     opening: Int[np.ndarray, " class"]
+    known: float = np.nan
+    foreign: float = 0.0
 
     def signs(self, probability: Float[np.ndarray, " row"]) -> Int[np.ndarray, " row"]:
         """The sign, as in ``ChoiceData.choice``, of a next request of such a probability."""
@@ -50,14 +58,23 @@ class NextRequests(NamedTuple):
 
 
 def next_requests(detector: Detector, turns: pa.Table) -> NextRequests:
-    """Looks at the requests that open sessions, which follow no answer.
+    """Looks at the requests that open sessions, which follow no answer, and at those that do.
 
     Args:
         detector: makes the scores.
         turns: of ``TURNS``, with the turns of a session together and in order.
     """
-    rows = opening(turns)
-    rows = rows[:: -(-max(len(rows), 1) // MOST_SESSIONS)]
-    text = turns["text"].combine_chunks().take(pa.array(rows)).drop_null()
+    first, later = (_some(turns, rows) for rows in (opening(turns), consecutive(turns).second))
+    text = first["text"].combine_chunks().drop_null()
     score = detector.score(pa.nulls(len(text), pa.string()), text)
-    return NextRequests(detector, np.bincount(classes_of(score), minlength=CLASSES))
+    foreign = flags(pc.invert(pc.match_substring_regex(later["language"], ENGLISH)))
+    return NextRequests(
+        detector,
+        np.bincount(classes_of(score), minlength=CLASSES),
+        detector.known(later["text"].combine_chunks()),
+        float(foreign.sum()) / max(len(foreign), 1),
+    )
+
+
+def _some(turns: pa.Table, rows: np.ndarray) -> pa.Table:
+    return turns.take(pa.array(rows[:: -(-max(len(rows), 1) // MOST_LOOKED_AT)]))

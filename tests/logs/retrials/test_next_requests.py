@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 
 from cqbayes.choice.data import choice_data
-from cqbayes.logs.retrials.detector import BUCKETS, Detector
+from cqbayes.logs.retrials.detector import BUCKETS, Detector, load_detector
 from cqbayes.logs.retrials.next_requests import next_requests
 from cqbayes.logs.retrials.words import hashed_words
 
@@ -21,6 +21,7 @@ def _turns(*sessions: list[str | None]) -> pa.Table:
             "session_id": pa.array([session for session, _ in rows], pa.string()),
             "text": pa.array([text for _, text in rows], pa.string()),
             "failed": pa.nulls(len(rows), pa.bool_()),
+            "language": pa.nulls(len(rows), pa.string()),
         }
     )
 
@@ -28,6 +29,27 @@ def _turns(*sessions: list[str | None]) -> pa.Table:
 def test_requests_that_open_a_session_are_counted_by_class():
     turns = _turns(["a", "wrong"], ["wrong", "b", "wrong"], [None, "wrong"], ["c"])
     assert next_requests(DETECTOR, turns).opening.tolist() == [2, 0, 0, 1]
+
+
+def test_words_of_another_language_are_not_known():
+    """Simulated: the same sentences, and with each letter replaced by another."""
+    said = ["That is wrong, try again", "No, I want another one", "Is there a cheap hotel?"]
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    other = str.maketrans(letters, "qzxjkvwypgbmfuhncdlrtsoiea")
+    english = next_requests(load_detector(), _turns(["Hello", *said * 20]))
+    foreign = next_requests(
+        load_detector(), _turns(["Hello", *(t.lower().translate(other) for t in said)])
+    )
+    assert english.known > 0.8
+    assert foreign.known < 0.3
+    assert np.isnan(next_requests(DETECTOR, _turns(["a"])).known)
+
+
+def test_languages_that_are_stated_are_counted():
+    turns = _turns(["a", "b", "c"], ["d", "e", "f"])
+    stated = pa.array(["German", "English", None, "en-GB", "German", "de"])
+    turns = turns.set_column(turns.column_names.index("language"), "language", stated)
+    assert next_requests(DETECTOR, turns).foreign == 0.5
 
 
 def test_the_sign_is_that_of_the_class():
