@@ -265,9 +265,8 @@ def check_data(model: PreferenceModel, data: ChoiceData) -> None:
     unknown = int(jnp.sum(live & (data.choice < -model.signs)))
     if unknown:
         least = int(jnp.min(jnp.where(live, data.choice, 0)))
-        what, wrapper = (
-            ("silence", "abandonment") if least == SILENCE else ("signs", "next_request")
-        )
+        silent = least == SILENCE
+        what, wrapper = ("silence", "abandonment") if silent else ("signs", "next_request")
         raise InputError(
             f"{who}: expected choices of 0 (retry) or an LLM, got {unknown} rows of {what} "
             f"({least}); wrap the model in {wrapper}"

@@ -101,7 +101,8 @@ def seen_log_probability(
     # One in |S| if an answer is seen, all of S if not, and none for an LLM that was not offered.
     size = jnp.sum(offered, axis=axis)
     spread = jnp.sum(mine, axis=axis) / jnp.maximum(size, 1)
-    retried = jnp.where(size > 0, spread * rate(0), rate(2))
+    nothing = jnp.where(seen >= -signs, rate(2), 0)
+    retried = jnp.where(size > 0, spread * rate(0), nothing)
     return _log_ratio(retried, rate(1), utility, mine, axis, normaliser(utility, offered, axis))
 
 

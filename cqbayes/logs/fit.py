@@ -219,8 +219,8 @@ def model_for(
     if isinstance(model, str):
         model = default_model(log) if model == DEFAULT else load_model(model)
     choice = np.asarray(log.data.choice)
-    if int(choice.min(initial=0)) < -model.signs:
-        if log.next_requests is not None:
+    if (choice < -model.signs).any():
+        if log.next_requests is not None and (choice < SILENCE).any():
             model = model_factory("next_request")(
                 base=model,
                 leaves=LEAVES,
@@ -281,8 +281,6 @@ def _bare(model: PreferenceModel) -> PreferenceModel:
     if not isinstance(inside, PreferenceModel):
         return model
     inside = _bare(inside)
-    return (
-        inside
-        if model.name in CHANNELS
-        else model_factory(model.name)(**{**settings, "base": inside})
-    )
+    if model.name in CHANNELS:
+        return inside
+    return model_factory(model.name)(**{**settings, "base": inside})

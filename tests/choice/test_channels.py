@@ -208,6 +208,13 @@ def test_what_is_far_above_but_not_seen_does_not_count(utility, label, expected)
     np.testing.assert_allclose(slope, [-np.sign(utility) * (expected < -1), 0], atol=1e-6)
 
 
+def test_what_is_no_label_is_impossible_where_nothing_is_offered():
+    rates = channel_rates((0.5, 0, 0.2, 0.3), (0.2, 0.5, 0.2, 0.1), (0.5, 0, 0.2, 0.3))
+    row = jnp.zeros((6, 2)), jnp.zeros((6, 2), bool)
+    found = np.exp(seen_log_probability(rates, *row, jnp.array([0, -1, -2, -3, 1, 3])))
+    np.testing.assert_allclose(found, [0.5, 0.2, 0.3, 0, 0, 0], rtol=1e-6)
+
+
 @pytest.mark.parametrize("utility", [2.0, -3.0])
 def test_a_rate_of_zero_has_a_slope(utility):
     """Nobody leaves. Silence were more likely if some did, by P(retry) / P(silence)."""

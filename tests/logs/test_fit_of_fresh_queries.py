@@ -9,6 +9,8 @@ import pytest
 from cqbayes.errors import InputError
 from cqbayes.logs.fit import default_model, fit, fit_to, learnt_rates, model_for
 from cqbayes.logs.read import TextOptions, TurnOptions, read_log
+from cqbayes.logs.retrials.detector import load_detector
+from cqbayes.logs.retrials.next_requests import NextRequests
 from cqbayes.predict.predictions import acceptance
 
 CONSTANT = TextOptions(encoder="constant")
@@ -94,6 +96,8 @@ def test_channels_are_around_any_model(tmp_path):
     assert (inside.name, dict(inside.settings)["base"].name) == ("abandonment", "disjoint_mnl")
     trusted = model_for(log._replace(inferred=0.5), trust_labels=True)
     assert trusted.name == "abandonment"
+    scored = log._replace(next_requests=NextRequests(load_detector(), np.ones(4, int)))
+    assert model_for(scored).name == "abandonment", "no request was scored"
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,8 @@ Needs the extra ``logs``.
 
 import io
 import json
+import zipfile
+import zlib
 from collections.abc import Mapping
 from importlib.resources import files as resources
 from pathlib import Path
@@ -47,7 +49,20 @@ CLASSES = len(ENDS) + 1
 PENALTY = 1.0  # inverse of: what scikit-learn calls C
 LEAST_MISFIT = 0.1  # of the log of a share
 LEAST_DOUBT = 0.25  # standard deviation of log strength: three domains cannot show less
-MOST_BYTES = 4 << 20  # of a file
+MOST_BYTES = 4 << 20  # of a file, packed or not
+# What reading raises if an archive, an array or the JSON is not as it was written.
+DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    OSError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+)
 
 
 class Labelled(NamedTuple):
@@ -300,6 +315,9 @@ def load_detector(path: str | Path | None = None) -> Detector:
         reason = error.strerror or "not readable"
         raise InputError(f"{where}: expected a detector that can be read, got: {reason}") from None
     try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if sum(one.file_size for one in archive.infolist()) > MOST_BYTES:
+                raise ValueError
         with np.load(io.BytesIO(data), allow_pickle=False) as held:
             weights, said = held["weights"], json.loads(held["said"].tobytes())
         if said.pop("format") != FORMAT or weights.shape != (BUCKETS,):
@@ -322,7 +340,7 @@ def load_detector(path: str | Path | None = None) -> Detector:
         )
         if not right:
             raise ValueError
-    except Exception:  # a damaged archive raises errors of many kinds
+    except DAMAGED:
         raise InputError(
             f"{where}: expected a detector of format {FORMAT}, got another file; make it with "
             "save_detector"

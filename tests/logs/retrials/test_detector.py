@@ -1,9 +1,11 @@
 """The detector of retrials: by hand, recovery of known laws, what it is worth elsewhere, files."""
 
+import contextlib
 import io
 import json
 import os
 import zipfile
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -380,6 +382,26 @@ def test_damaged_files(tmp_path, content):
     _refused(path)
     with pytest.raises(InputError, match=r"b.npz: expected a detector that can be read, got: No"):
         load_detector(tmp_path / "b.npz")
+
+
+def test_no_byte_that_is_flipped_raises_anything_else(tmp_path):
+    whole = (files("cqbayes.logs.retrials") / "detector.npz").read_bytes()
+    path, rng = tmp_path / "a.npz", np.random.default_rng(0)
+    for place in rng.integers(0, len(whole), 60).tolist() + list(
+        range(len(whole) - 60, len(whole))
+    ):
+        spoiled = bytearray(whole)
+        spoiled[place] ^= 1 << rng.integers(8)
+        path.write_bytes(spoiled)
+        with contextlib.suppress(InputError):
+            load_detector(path)
+
+
+def test_a_file_that_unpacks_to_much_is_refused(tmp_path, content):
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, **{**content, "weights": np.zeros(1 << 22, np.float16)})
+    assert path.stat().st_size < 20_000
+    _refused(path)
 
 
 class _Runs:
