@@ -174,7 +174,7 @@ def run_all() -> None:
             )
         detector = train_detector(domains, trained_on=trained_on)
         advance(1)
-    save_detector(out / "detector.npz", detector)
+    save_detector(out / "detector.zip", detector)
     if settings.ship is not None:
         save_detector(settings.ship, detector)
     by_pair = [name for name in parts[0].data_vars if "pair" in parts[0][name].dims]
@@ -202,7 +202,7 @@ if not settings.redraw:
     run_all()
 with xr.open_dataset(out / "results.nc", engine="h5netcdf") as opened:
     results = opened.load()
-detector = load_detector(out / "detector.npz")
+detector = load_detector(out / "detector.zip")
 made = json.loads(results.attrs["provenance"])
 names = [str(name) for name in results["domain"].values]
 print(json.dumps(made))

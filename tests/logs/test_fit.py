@@ -20,7 +20,7 @@ from cqbayes.embeddings.encoder import Encoder
 from cqbayes.errors import InputError
 from cqbayes.inference.infer import infer
 from cqbayes.logs.describe import acceptance_table, describe_log
-from cqbayes.logs.fit import fit, model_for
+from cqbayes.logs.fit import fit, hidden_retries, model_for
 from cqbayes.logs.formats.importer import importer_names
 from cqbayes.logs.predictions import predict_file, save_contexts, save_fit
 from cqbayes.logs.read import TableOptions, TextOptions, TurnOptions, notes, read_log
@@ -118,12 +118,36 @@ def test_the_outcome_of_a_scored_request_is_left_open(tmp_path):
     stored = cqbayes.load_posterior(tmp_path / "fit.nc")
     assert stored.posterior.model == fitted.posterior.model
     np.testing.assert_array_equal(stored.columns["chosen"], fitted.log.data.choice)
+    # Of every service, how probably the answer was not taken, and then asked for in other words.
+    data, alone = fitted.log.data, fitted.acceptance(fresh=False)["mean"]
+    shown = np.argmax(np.asarray(data.offered), axis=1)
+    not_taken = 1 - alone.transpose("query", "llm").values[np.arange(data.num_obs), shown]
+    asks = np.mean(stored.posterior.sites(jax.random.key(5), 2_000)["asks_otherwise"])
+    expected = float(asks * not_taken.sum())
+    assert hidden_retries(fitted.posterior, data) == pytest.approx(expected, rel=0.05)
     face = fit(path, **how, engine="laplace", trust_labels=True)
     assert face.log.data.num_obs == fitted.log.data.num_obs
     assert face.posterior.model.name == "abandonment", "what nothing follows is left open"
     assert face.log.inferred == face.log.made.inferred / face.log.made.services > 0
     kept = read_log(path, **how, turns=TurnOptions("taken"))
     assert kept.facts.decreed_taken == kept.made.last > 0
+
+
+def test_requests_that_open_sessions_are_rows_of_the_fit(tmp_path, monkeypatch):
+    path = write(tmp_path / "log.jsonl", "openai_chat", settled(simulate(6, sessions=30)))
+    given = []
+
+    def stopped(key, model, data, **settings):
+        given.append(data)
+        raise InputError("far enough")
+
+    monkeypatch.setattr("cqbayes.logs.fit.infer", stopped)
+    with pytest.raises(InputError, match="far enough"):
+        fit(path, format="openai_chat", text=CONSTANT)
+    (data,) = given
+    opens = ~np.asarray(data.offered).any(axis=1) & (np.asarray(data.weight) > 0)
+    assert np.asarray(data.weight)[opens].sum() == 30
+    assert (np.asarray(data.choice)[opens] < SILENCE).all()
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ from cqbayes.errors import InputError
 from cqbayes.logs.retrials.pairs import closeness
 from cqbayes.logs.retrials.words import BITS, hashed_words
 
-FORMAT = 2
+FORMAT = 3
 BUCKETS = 1 << BITS
 ENDS = (-0.7, 0.2, 1.0)  # of classes of scores
 CLASSES = len(ENDS) + 1
@@ -50,7 +50,7 @@ PENALTY = 1.0  # inverse of: what scikit-learn calls C
 LEAST_MISFIT = 0.1  # of the log of a share
 LEAST_DOUBT = 0.25  # standard deviation of log strength: three domains cannot show less
 MOST_BYTES = 4 << 20  # of a file, packed or not
-# What reading raises if an archive, an array or the JSON is not as it was written.
+# What reading raises if an archive or the JSON is not as it was written.
 DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
@@ -287,10 +287,11 @@ def save_detector(path: str | Path, detector: Detector) -> None:
         InputError: where the file cannot be written.
     """
     said = {"format": FORMAT, **detector._asdict()}
-    weights = said.pop("weights")
+    parts = {"weights": said.pop("weights").astype("<f2").tobytes(), "said": json.dumps(said)}
     held = io.BytesIO()
-    meta = np.frombuffer(json.dumps(said).encode(), np.uint8)
-    np.savez_compressed(held, weights=weights.astype(np.float16), said=meta)
+    with zipfile.ZipFile(held, "w") as archive:
+        for name, part in parts.items():  # ZipInfo has no time of its own: the same bytes each day
+            archive.writestr(zipfile.ZipInfo(name), part, zipfile.ZIP_DEFLATED)
     write_bytes(held.getvalue(), path)
 
 
@@ -306,7 +307,7 @@ def load_detector(path: str | Path | None = None) -> Detector:
     """
     where = "detector" if path is None else str(path)
     source: Any = (
-        resources("cqbayes.logs.retrials") / "detector.npz" if path is None else Path(path)
+        resources("cqbayes.logs.retrials") / "detector.zip" if path is None else Path(path)
     )
     try:
         with source.open("rb") as file:
@@ -318,8 +319,9 @@ def load_detector(path: str | Path | None = None) -> Detector:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             if sum(one.file_size for one in archive.infolist()) > MOST_BYTES:
                 raise ValueError
-        with np.load(io.BytesIO(data), allow_pickle=False) as held:
-            weights, said = held["weights"], json.loads(held["said"].tobytes())
+            # Whole members, so that their checksums are compared before anything is read in them.
+            weights = np.frombuffer(archive.read("weights"), "<f2")
+            said = json.loads(archive.read("said"))
         if said.pop("format") != FORMAT or weights.shape != (BUCKETS,):
             raise ValueError
         for name in ("levels", "shares", "doubts", "strength"):
