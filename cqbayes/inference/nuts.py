@@ -74,7 +74,8 @@ def fit(
 
         return jax.lax.scan(step, state, length=num_draws)[1]
 
-    vectors, stats = jax.vmap(chain)(jax.random.split(key, num_chains))
+    # One chain after the other: side by side, each would wait for the longest tree among them.
+    vectors, stats = jax.lax.map(chain, jax.random.split(key, num_chains))
     vectors = jax.vmap(jax.vmap(layout(model, sizes).canonical))(vectors)
     status = jnp.select(
         [~jnp.isfinite(vectors).all(), jnp.mean(stats["diverging"]) > MOST_DIVERGING],
