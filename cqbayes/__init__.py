@@ -40,7 +40,9 @@ _HOMES = {
     "logs.choice_files": "read_choices write_choices",
     "logs.choices": "choice_data_of codes_of minibatches",
     "logs.fit": "fit Fitted",
+    "logs.label": "label",
     "logs.formats.importer": "importer_names load_importer",
+    "logs.retrials.labels": "read_labels",
     "logs.read": "Log read_log TableOptions TextOptions TurnOptions",
     "logs.table.services": "read_services",
     "offpolicy.counterfactual": "posterior_population simulate_policies",
@@ -125,7 +127,9 @@ if TYPE_CHECKING:
     from cqbayes.logs.choices import choice_data_of, codes_of, minibatches
     from cqbayes.logs.fit import Fitted, fit
     from cqbayes.logs.formats.importer import importer_names, load_importer
+    from cqbayes.logs.label import label
     from cqbayes.logs.read import Log, TableOptions, TextOptions, TurnOptions, read_log
+    from cqbayes.logs.retrials.labels import read_labels
     from cqbayes.logs.table.services import read_services
     from cqbayes.offpolicy.counterfactual import posterior_population, simulate_policies
     from cqbayes.offpolicy.estimators import doubly_robust, ips, logged_actions, replay, snips

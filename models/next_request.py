@@ -29,6 +29,20 @@ answers are seen to be taken less. All rates are learnt together; what cannot be
 Where a log has no way to show a retrial, ``h = 1``; where it has none to show an acceptance,
 ``c = 0``.
 
+**Where outcomes are known** for some next requests, ``known=True`` adds signs for these, by which
+the log itself tells what scores mean. Which requests people labelled depends on nothing but scores
+and chance, so the likelihood needs no weights for it::
+
+    e ~ Beta(labels)                                   wrong_labels []: labels that are not right
+    P(class k, labelled a retrial) = (1 - e) P(class k, retry) + e P(class k, taken)    -1 - K - k
+    P(class k, labelled as taken)  = e P(class k, retry) + (1 - e) P(class k, taken)   -1 - 2K - k
+
+    m ~ Beta(2, 1)                        speaks []: who showed discontent speaks of it again
+    m f_1k + (1 - m) f_0k                 class after an answer that the user showed not to be taken
+    f_0k                                  class after one that the user showed to be taken
+
+The last two are, by the same signs, rows in which no LLM is offered.
+
 Source: ours; a mixture with known components up to a stated doubt, as in Hausman, Abrevaya and
 Scott-Morton (1998) and Dempster, Laird and Rubin (1977).
 """
@@ -60,6 +74,8 @@ def next_request(
     hides: float = 0.6,
     shows_retries: bool = True,
     shows_acceptances: bool = True,
+    known: bool = False,
+    labels: tuple[float, float] = (1.0, 99.0),
 ) -> PreferenceModel:
     """A model for logs in which next requests are scored.
 
@@ -74,6 +90,8 @@ def next_request(
         leaves, hides: standard deviations of angles; 0.6: on average a quarter.
         shows_retries: whether users have a way to show that they did not take an answer.
         shows_acceptances: whether they have a way to show that they took it.
+        known: whether outcomes of some next requests are known, by labels or by what users showed.
+        labels: the two numbers of a Beta, of how often a label is wrong.
 
     Raises:
         InputError: for shares, levels and doubts of different lengths, or shares that are none.
@@ -107,11 +125,25 @@ def next_request(
         ordinary = first + steep * level + doubt * off
         opens, f0, f1 = map(jax.nn.softmax, (first, ordinary, ordinary + strong * level))
         numpyro.deterministic("asks_otherwise", (1 - gone) * hidden)
-        again = [(1 - gone) * (1 - hidden), 0.0, gone], (1 - gone) * hidden * f1
-        content = [0.0, shown, (1 - shown) * (1 - more)], (1 - shown) * more * f0
-        nothing = [0.5, 0.0, 0.0], opens / 2
-        parts = (again, content, nothing)
-        rows = [jnp.concatenate([jnp.array(of), signs]) for of, signs in parts]
+        again = [(1 - gone) * (1 - hidden), 0.0, gone]
+        content = [0.0, shown, (1 - shown) * (1 - more)]
+        asked, went_on, nothing = (1 - gone) * hidden * f1, (1 - shown) * more * f0, [opens]
+        signs = [asked], [went_on]
+        if known:
+            wrong: Any = numpyro.sample("wrong_labels", Beta(*labels))
+            speaks: Any = numpyro.sample("speaks", Beta(2.0, 1.0))
+            # By halves: whether anybody labels a request has nothing to do with its outcome.
+            signs = [
+                [one / 2, said * one / 2, (1 - said) * one / 2]
+                for one, said in ((asked, 1 - wrong), (went_on, wrong))
+            ]
+            nothing += [speaks * f1 + (1 - speaks) * f0, f0]
+        share = 1 / (1 + len(nothing))
+        rows = [
+            jnp.concatenate([jnp.array(again), *signs[0]]),
+            jnp.concatenate([jnp.array(content), *signs[1]]),
+            jnp.concatenate([jnp.array([share, 0.0, 0.0]), *(share * one for one in nothing)]),
+        ]
         return {"base": base.prior(sizes), "rates": jnp.stack(rows)}
 
     def rates(params: dict[str, Any]) -> Rates:
@@ -121,7 +153,7 @@ def next_request(
     turned = ("turned", "turned_back") if shows_retries else ("turned",)
     return inside._replace(
         prior=prior,
-        outcome=shown_through(inside, rates, signs=1 + size),
+        outcome=shown_through(inside, rates, signs=1 + size * (3 if known else 1)),
         canonical=folded(inside, *turned),
         gaussian=False,  # rates at their bounds: k-hat 0.57 to 0.90 on simulated logs
     )

@@ -9,6 +9,7 @@ import typer
 from cqbayes.cli.data import data_app
 from cqbayes.cli.demo import demo
 from cqbayes.cli.fit import fit
+from cqbayes.cli.label import label
 from cqbayes.cli.predict import predict
 from cqbayes.cli.simulate import simulate
 from cqbayes.cli.sweep import sweep
@@ -20,7 +21,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (demo, fit, predict, simulate, sweep):
+for command in (demo, fit, label, predict, simulate, sweep):
     app.command()(command)
 app.add_typer(data_app, name="data")
 

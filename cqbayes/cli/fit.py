@@ -49,6 +49,10 @@ def fit(
     threshold: Annotated[
         float, typer.Option(help="Probability of a retrial, from which on.")
     ] = 0.5,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="What people said of this log's next requests: see cqbayes label."),
+    ] = None,
     trust_labels: Annotated[
         bool, typer.Option(help="Take inferred retrials for what users did.")
     ] = False,
@@ -122,7 +126,7 @@ def fit(
         log,
         format=format,
         text=TextOptions(dim, encoder),
-        turns=TurnOptions(last, signs, threshold),  # pyright: ignore[reportArgumentType]
+        turns=TurnOptions(last, signs, threshold, labels=labels),  # pyright: ignore[reportArgumentType]
         table=TableOptions(parse_renames(rename), sort),
         time=time,
         attributes=None if known is None else known.of,

@@ -13,6 +13,12 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
+from cqbayes.diagnostics.stratified import (
+    Stratum,
+    error_with_more,
+    share_of_hits,
+    shares_of_classes,
+)
 from cqbayes.errors import InputError
 
 Level = Literal["note", "warn", "fail"]
@@ -41,6 +47,10 @@ MUCH_UNDATED = 0.02
 MUCH_HEADLESS = 0.05
 # Of the turns that were answered. Raced requests are a sample of all, so more of them are harmless.
 MUCH_UNATTRIBUTED = 0.2
+# Of next requests. With fewer labels a share of one in ten has a standard error above 0.04.
+FEW_LABELS = 50
+MORE_LABELS = 50
+FLAGGED = 0.2  # scores above it count for a retrial, in what is said of the detector
 # Rows of an LLM. With fewer, a share has a standard error above 0.11: the prior decides.
 FEW_ROWS = 20
 # Posterior sd over prior sd of a rate. Above this the data tell less than a fifth of what the prior
@@ -49,6 +59,29 @@ NOT_LEARNT = 0.9
 
 MOST_NAMED = 3  # LLMs in a sentence
 MOST_SHOWN = 40  # characters of a name
+
+
+class Checked(NamedTuple):
+    """Labels of people, of outcomes that are inferred.
+
+    Attributes:
+        strata: each class of scores: pairs of requests, those that were labelled, and those of
+            these that are retrials.
+        ends: scores between classes.
+        kinds: how many labels there are of each kind.
+        agreement: how often two labellers disagree, and how often two labelled one pair.
+        elsewhere: labelled pairs that are not in the log.
+    """
+
+    strata: tuple[Stratum, ...]
+    ends: tuple[float, ...]
+    kinds: Mapping[str, int]
+    agreement: tuple[int, int] = (0, 0)
+    elsewhere: int = 0
+
+    @property
+    def labelled(self) -> int:
+        return sum(one.drawn for one in self.strata)
 
 
 class DataFacts(NamedTuple):
@@ -92,6 +125,9 @@ class DataFacts(NamedTuple):
             are none.
         foreign: share of these requests that are stated to be in a language other than English.
         hidden_retries: how many of these, by the fit, were asked for again or complained of.
+        checked: what people said of some of these; None without labels.
+        asked_again, said_bad: services after which the user showed that they ask again, or said
+            that the answer was bad; some are both.
     """
 
     read: int = 0
@@ -127,6 +163,9 @@ class DataFacts(NamedTuple):
     known_words: float | None = None
     foreign: float = 0.0
     hidden_retries: float | None = None
+    checked: Checked | None = None
+    asked_again: int = 0
+    said_bad: int = 0
 
 
 class Finding(NamedTuple):
@@ -276,13 +315,18 @@ def _of_turns(facts: DataFacts) -> Iterator[Finding]:
 def _of_signs(facts: DataFacts) -> Iterator[Finding]:
     inferred = _Share(facts.inferred, facts.services, "outcomes", MUCH_INFERRED)
     yield from inferred.finding("inferred", "are inferred by a detector, not checked")
+    checked = facts.checked is not None and facts.checked.labelled >= FEW_LABELS
     if facts.hidden_retries is not None:
-        hidden = _Share(round(facts.hidden_retries), facts.services, "outcomes", MUCH_INFERRED)
+        much = math.inf if checked else MUCH_INFERRED
+        hidden = _Share(round(facts.hidden_retries), facts.services, "outcomes", much)
         yield from hidden.finding(
             "inferred",
-            "were not taken by the wording of the next request alone, which is not checked",
+            "were not taken by the wording of the next request alone, which is "
+            + ("checked by labels" if checked else "not checked"),
         )
-    yield from _of_wording(facts)
+    yield from _of_labels(facts)
+    if not checked:
+        yield from _of_wording(facts)
     unseen = _Share(facts.unseen, facts.turns, "turns", MUCH_UNSEEN)
     yield from unseen.finding("unseen", "are left out: a picture or a file says no outcome")
     if facts.went_on or facts.last or facts.followed:
@@ -293,7 +337,45 @@ def _of_signs(facts: DataFacts) -> Iterator[Finding]:
             "last in the session": facts.last,
         }
         counts = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items() if count)
-        yield Finding("signs", "note", f"outcomes by their sign: {counts}")
+        shown = ""
+        if facts.asked_again or facts.said_bad:
+            shown = (
+                f"; users showed {facts.asked_again:,} times that they ask again, and said "
+                f"{facts.said_bad:,} times that an answer was bad"
+            )
+        yield Finding("signs", "note", f"outcomes by their sign: {counts}{shown}")
+
+
+def _of_labels(facts: DataFacts) -> Iterator[Finding]:
+    """What labels say of the log, without the model."""
+    if facts.checked is None:
+        return
+    strata, found = facts.checked.strata, facts.checked
+    said = ", ".join(f"{count:,} {kind}" for kind, count in found.kinds.items())
+    disagreed, both = found.agreement
+    parts = [f"{found.labelled:,} of {sum(s.size for s in strata):,} next requests are labelled"]
+    parts[0] += f" ({said})"
+    share, error = share_of_hits(strata)
+    if math.isnan(share):
+        parts.append("some scores have no label, so that how many are retrials is not known")
+    else:
+        more = error_with_more(strata, MORE_LABELS)
+        parts.append(
+            f"{share:.1%} +- {error:.1%} are retrials, and {MORE_LABELS} more labels would make "
+            f"that +- {more:.1%}"
+        )
+        flags = [k > found.ends.index(FLAGGED) for k in range(len(strata))]
+        of = shares_of_classes(strata, flags)
+        (hits, one), (others, two) = of["hits"], of["others"]
+        parts.append(
+            f"scores above {FLAGGED:g} have {hits:.0%} +- {one:.0%} of the retrials and "
+            f"{others:.0%} +- {two:.0%} of the others"
+        )
+    if both:
+        parts.append(f"two labellers agree on {both - disagreed:,} of {both:,}")
+    if found.elsewhere:
+        parts.append(f"{found.elsewhere:,} labelled pairs are not in this log")
+    yield Finding("labels", "note", "; ".join(parts), float(found.labelled))
 
 
 def _of_wording(facts: DataFacts) -> Iterator[Finding]:

@@ -18,7 +18,8 @@ from jaxtyping import Float, Int
 
 from cqbayes._tools.tables import parquet
 from cqbayes.choice.data import SILENCE, ChoiceData
-from cqbayes.diagnostics.data_verdict import MOST_SET_ASIDE, DataFacts
+from cqbayes.diagnostics.data_verdict import MOST_SET_ASIDE, Checked, DataFacts
+from cqbayes.diagnostics.stratified import Stratum
 from cqbayes.embeddings.pca import pca
 from cqbayes.embeddings.projection import Projection
 from cqbayes.errors import InputError
@@ -26,7 +27,8 @@ from cqbayes.logs.choice_files import read_choices
 from cqbayes.logs.choices import Coded, choice_data_of
 from cqbayes.logs.formats.importer import importer_names, load_importer
 from cqbayes.logs.retrials import chains
-from cqbayes.logs.retrials.detector import Detector, load_detector
+from cqbayes.logs.retrials.detector import CLASSES, ENDS, Detector, load_detector
+from cqbayes.logs.retrials.labels import Labels, error_of_labels, read_labels
 from cqbayes.logs.retrials.next_requests import NextRequests, next_requests
 from cqbayes.logs.table.services import ServicesReport, read_services
 from cqbayes.logs.turns import DAY, UNDATED, UNORDERED, RequestCounts, read_turns
@@ -56,6 +58,7 @@ class Log(NamedTuple):
         seconds: since 1970, when each was asked ``[obs]``, NaN where unknown; None likewise.
         next_requests: what their scores mean, where next requests in other words are scored:
             their outcomes are signs, below -1 in ``data.choice``; None elsewhere.
+        checked: what people said of the outcomes that are inferred; None without labels.
         inferred: share of the services whose outcome was inferred by a detector, at a threshold.
         read: what became of the records or rows of the file; None for choice data.
         requests: what became of the requests in the records; None where there were none.
@@ -73,6 +76,7 @@ class Log(NamedTuple):
     propensity: Float[np.ndarray, " obs"] | None = None
     seconds: Float[np.ndarray, " obs"] | None = None
     next_requests: NextRequests | None = None
+    checked: Checked | None = None
     inferred: float = 0.0
     read: Any = None
     requests: RequestCounts | None = None
@@ -137,8 +141,8 @@ class Log(NamedTuple):
                 guessed_sessions=self.requests.guessed_sessions,
             )
         if self.made is not None:
-            same = ("turns", "unattributed", "guessed", "explicit", "inferred", "went_on",
-                    "unseen", "last", "guessed_retrials")  # fmt: skip
+            same = ("turns", "unattributed", "guessed", "explicit", "inferred", "went_on", "unseen",
+                    "last", "guessed_retrials", "asked_again", "said_bad")  # fmt: skip
             found = found._replace(**{name: getattr(self.made, name) for name in same})
             if self.next_requests is not None:
                 # Their outcomes are left open.
@@ -147,6 +151,8 @@ class Log(NamedTuple):
                     known_words=self.next_requests.known,
                     foreign=self.next_requests.foreign,
                 )
+            if self.checked is not None:
+                found = found._replace(checked=self.checked)
             taken = self.made.last if found.silent < self.made.last else 0
             found = found._replace(decreed_taken=taken, decreed_dropped=self.made.dropped)
         return found
@@ -194,6 +200,7 @@ class TurnOptions(NamedTuple):
         threshold: of the detector: from this probability on, a request is one more attempt.
         detector: the detector of the package where absent.
         idle: seconds after an answer until which a request can be a reaction to it.
+        labels: what people said of pairs of requests of this log, as ``cqbayes label`` writes it.
     """
 
     last: chains.Last = "silent"
@@ -201,6 +208,7 @@ class TurnOptions(NamedTuple):
     threshold: float = 0.5
     detector: Detector | None = None
     idle: float = DAY
+    labels: Labels | str | Path | None = None
 
 
 class TableOptions(NamedTuple):
@@ -276,7 +284,7 @@ def read_log(
         llms = tuple(names or (f"llm{j}" for j in range(data.num_llms)))
         check_llm_names(llms)
         return Log(data, llms, notes=notes(data))
-    made = requests = scored = None
+    made = requests = scored = known = labels = checked = None
     if format in ("auto", "services"):
         stream: Any = read_services(
             log,
@@ -296,6 +304,13 @@ def read_log(
             known = ", ".join(get_args(Signs))
             raise InputError(f"signs: expected one of {known}, got {turns.signs!r}")
         detector = load_detector() if turns.detector is None else turns.detector
+        labels = turns.labels
+        if isinstance(labels, str | Path):
+            labels = read_labels(labels)
+        if labels is not None and turns.signs != "scored":
+            raise InputError(
+                f"labels: expected signs='scored', which they check, got {turns.signs!r}"
+            )
         if turns.signs == "scored":
             scored = next_requests(detector, found.turns)
         stream = chains.services_of_turns(
@@ -305,8 +320,9 @@ def read_log(
             next_turn="taken" if turns.signs == "explicit" else "infer",
             last=turns.last,
             idle=turns.idle,
+            labels={} if labels is None else labels.retrial,
         )
-        batches, made = list(stream), stream.report
+        batches, made, known = list(stream), stream.report, stream.known
     if not batches:
         raise InputError(_nothing(log, format, read, requests, made))
     _check_set_aside(log, read, most_set_aside)
@@ -316,7 +332,13 @@ def read_log(
     probability = np.asarray(pc.fill_null(rows["retry_probability"], np.nan), float)
     inferred, data = ~np.isnan(probability), coded.data
     if scored is not None:
-        sign = scored.signs(probability[inferred])
+        assert known is not None
+        labelled = known.labelled[inferred]
+        scored = scored._replace(after=known.after)
+        if labels is not None:
+            scored = scored._replace(labels=error_of_labels(labels))
+            checked = _checked(labels, labelled, scored.detector.classes(probability[inferred]))
+        sign = scored.signs(probability[inferred], labelled)
         choice = data.choice.at[np.flatnonzero(inferred)].set(sign)
         data, inferred = dataclasses.replace(data, choice=choice), np.zeros(1)
     own = read.notes if isinstance(read, ServicesReport) else notes(data)
@@ -331,6 +353,7 @@ def read_log(
         propensity=np.asarray(pc.fill_null(rows["propensity"], np.nan), np.float64),
         seconds=seconds,
         next_requests=scored,
+        checked=checked,
         inferred=float(inferred.mean()),
         read=read,
         requests=requests,
@@ -339,6 +362,29 @@ def read_log(
         unit=coded.unit,
         times=coded.times,
     )
+
+
+def _checked(labels: Labels, labelled: np.ndarray, place: np.ndarray) -> Checked:
+    """Counts of the labels of a log.
+
+    Args:
+        labels: all that there are.
+        labelled: of each pair of the log, as in ``chains.Known``.
+        place: class of each pair's score.
+    """
+    matched = int((labelled >= 0).sum())
+    if not matched:
+        raise InputError(
+            f"labels: expected labels of this log, got {len(labels.kinds):,} pairs of requests, "
+            "none of which is in it as it is read now"
+        )
+    counts = (
+        np.bincount(place[some], minlength=CLASSES)
+        for some in (labelled >= -1, labelled >= 0, labelled == 1)
+    )
+    strata = tuple(Stratum(*map(int, one)) for one in zip(*counts, strict=True))
+    elsewhere = len(labels.retrial) - matched
+    return Checked(strata, ENDS, labels.counts, labels.agreement, elsewhere)
 
 
 def _check_set_aside(log: Any, read: Any, most: float) -> None:

@@ -479,10 +479,12 @@ def _rows_of(path: Path, is_wanted: Callable[[str], bool]) -> Iterator[Found]:
     place = 0
     with parquet(str(path), path, buffer_size=BUFFER) as file:
         # Moderation scores and headers are a large part of the file, and are not read.
+        # Nor are columns without any value: inside of lists Arrow makes invalid ones of them.
+        columns = [file.schema.column(i) for i in range(len(file.schema))]
         wanted = [
-            column
-            for column in (file.schema.column(i).path for i in range(len(file.schema)))
-            if is_wanted(column)
+            column.path
+            for column in columns
+            if is_wanted(column.path) and column.logical_type.type != "UNKNOWN"
         ]
         batches = file.iter_batches(RECORDS, columns=wanted)
         for batch in batches:

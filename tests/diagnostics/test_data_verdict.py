@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from cqbayes.diagnostics.data_verdict import DataFacts, DataVerdict, Finding, judge
+from cqbayes.diagnostics.data_verdict import Checked, DataFacts, DataVerdict, Finding, judge
+from cqbayes.diagnostics.stratified import Stratum, share_of_hits
 from cqbayes.errors import InputError
 
 SOUND = DataFacts(
@@ -90,6 +91,45 @@ def test_a_detector_that_hears_nothing_is_said(within, beyond, name):
     assert judge(heard._replace(**within)).ok
     assert [found.name for found in judge(heard._replace(**beyond)).doubts] == [name]
     assert judge(heard._replace(**{**beyond, "followed": 50})).ok, "few hang on it"
+
+
+def _checked(labelled: int) -> Checked:
+    strata = (Stratum(900, labelled - 10, 4), Stratum(100, 10, 5))
+    kinds = {"asks again": 3, "says it was bad": 6, "neither": labelled - 9}
+    return Checked(strata, (0.2,), kinds, agreement=(1, 12), elsewhere=2)
+
+
+def test_labels_check_what_was_inferred():
+    """From 50 on; and what they say by themselves is in a sentence, with its error."""
+    inferred = SOUND._replace(
+        followed=600, hidden_retries=100.0, known_words=0.1, checked=_checked(50)
+    )
+    found = {one.name: one for one in judge(inferred).findings}
+    assert judge(inferred).ok
+    assert "which is checked by labels" in found["inferred"].text
+    share, error = share_of_hits(inferred.checked.strata)
+    assert share == 0.9 * 0.1 + 0.1 * 0.5
+    said = found["labels"].text
+    assert said.startswith(
+        "50 of 1,000 next requests are labelled (3 asks again, 6 says it was bad, 41 neither); "
+        f"14.0% +- {error:.1%} are retrials, and 50 more labels would make that +- "
+    )
+    assert "scores above 0.2 have 36% +- " in said
+    assert "of the retrials and 6% +- " in said
+    assert said.endswith("two labellers agree on 11 of 12; 2 labelled pairs are not in this log")
+    few = judge(inferred._replace(checked=_checked(49)))
+    assert [one.name for one in few.doubts] == ["inferred", "unknown_words"]
+    some = inferred.checked._replace(strata=(Stratum(900, 50, 4), Stratum(100, 0, 0)))
+    text = {one.name: one.text for one in judge(inferred._replace(checked=some)).findings}
+    assert "some scores have no label, so that how many are retrials is not known" in text["labels"]
+
+
+def test_the_two_signals_are_counted_apart():
+    facts = SOUND._replace(followed=60, explicit=940, asked_again=120, said_bad=8)
+    (found,) = judge(facts).findings
+    assert found.text.endswith(
+        "; users showed 120 times that they ask again, and said 8 times that an answer was bad"
+    )
 
 
 @pytest.mark.parametrize(

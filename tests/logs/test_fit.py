@@ -16,6 +16,7 @@ import cqbayes
 import cqbayes.predict
 from cqbayes.choice.data import SILENCE, choice_data
 from cqbayes.cli.app import app
+from cqbayes.diagnostics.data_verdict import judge
 from cqbayes.embeddings.encoder import Encoder
 from cqbayes.errors import InputError
 from cqbayes.inference.infer import infer
@@ -24,6 +25,7 @@ from cqbayes.logs.fit import fit, hidden_retries, model_for
 from cqbayes.logs.formats.importer import importer_names
 from cqbayes.logs.predictions import predict_file, save_contexts, save_fit
 from cqbayes.logs.read import TableOptions, TextOptions, TurnOptions, notes, read_log
+from cqbayes.logs.retrials.detector import CLASSES
 from cqbayes.preference import load_model
 
 COUNTS = Encoder(
@@ -131,6 +133,43 @@ def test_the_outcome_of_a_scored_request_is_left_open(tmp_path):
     assert face.log.inferred == face.log.made.inferred / face.log.made.services > 0
     kept = read_log(path, **how, turns=TurnOptions("taken"))
     assert kept.facts.decreed_taken == kept.made.last > 0
+
+
+def test_labels_of_a_log_are_signs_of_its_fit(tmp_path):
+    path = write(tmp_path / "log.jsonl", "openai_chat", settled(simulate(6, sessions=60)))
+    labels, asked = tmp_path / "labels.jsonl", []
+
+    def answer(question):
+        asked.append(question)
+        return "asks again" if len(asked) % 3 == 0 else "neither"
+
+    cqbayes.label(path, answer, format="openai_chat", labels=labels, number=52)
+    assert SECRET in asked[0].second
+    assert SECRET not in labels.read_text()
+    turns = TurnOptions(labels=labels)
+    how = {"format": "openai_chat", "text": CONSTANT}
+    log = read_log(path, **how, turns=turns)
+    assert dict(model_for(log).settings)["known"]
+    choice = np.asarray(log.data.choice)
+    number = min(52, len(asked))
+    assert (choice < SILENCE - CLASSES).sum() == number
+    retrial = (choice < SILENCE - CLASSES) & (choice >= SILENCE - 2 * CLASSES)
+    assert retrial.sum() == number // 3
+    checked = log.facts.checked
+    assert checked.labelled == number
+    assert [one.drawn for one in checked.strata] == np.bincount(
+        [json.loads(line)["class"] for line in labels.read_text().splitlines()], minlength=CLASSES
+    ).tolist()
+    verdict = judge(log.facts)
+    assert "labels" in [one.name for one in verdict.findings]
+    assert "unknown_words" not in [one.name for one in verdict.doubts]
+    # Who reads with other rules, or another log, is told.
+    for signs in ("threshold", "explicit"):
+        with pytest.raises(InputError, match="labels: expected signs='scored', which they check"):
+            read_log(path, **how, turns=turns._replace(signs=signs))
+    other = write(tmp_path / "other.jsonl", "openai_chat", settled(simulate(7, sessions=9)))
+    with pytest.raises(InputError, match=f"expected labels of this log, got {number} pairs"):
+        read_log(other, **how, turns=turns)
 
 
 def test_requests_that_open_sessions_are_rows_of_the_fit(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ import pytest
 from cqbayes.errors import InputError
 from cqbayes.logs import records
 from cqbayes.logs.formats import importer as log_format
-from cqbayes.logs.formats.importer import Importer, Request, SetAside
+from cqbayes.logs.formats.importer import Importer, Request, SetAside, load_importer
 from cqbayes.logs.records import read_requests
 from cqbayes.logs.schema import REQUESTS
 
@@ -246,3 +246,26 @@ def test_records_that_are_too_deep(tmp_path):
 
 def test_a_row_holds_the_fields_of_a_request():
     assert Request._fields == tuple(REQUESTS.names)
+
+
+def test_columns_without_a_value_are_no_damage(tmp_path):
+    """Arrow reads those inside of lists as arrays that are too short."""
+    said = [
+        {
+            "model": "m",
+            "conversation_hash": str(i),
+            "nothing": None,
+            "conversation": [
+                {"role": role, "content": "Why?", "hashed_ip": None, "timestamp": None}
+                for role in ("user", "assistant") * (1 + i % 3)
+            ],
+        }
+        for i in range(300)
+    ]
+    path = tmp_path / "log.parquet"
+    pq.write_table(pa.Table.from_pylist(said), path)
+    importer = load_importer("wildchat")
+    source = read_requests(importer, path)
+    rows = sum(batch.num_rows for batch in source)
+    assert source.report.read == source.report.kept == 300
+    assert rows == sum(1 + i % 3 for i in range(300))

@@ -42,6 +42,29 @@ def test_the_rates_are_the_formula():
     assert at["asks_otherwise"] == pytest.approx((1 - left) * hides, rel=1e-5)
 
 
+def test_rates_with_labels_are_the_formula():
+    """A label halves a sign, and says which row it came from but for errors."""
+    from numpyro import handlers
+
+    plain, known = next_request(), next_request(known=True, labels=(20.0, 80.0))
+    with handlers.seed(rng_seed=3):
+        trace = handlers.trace(known.prior).get_trace(Sizes(2, 1))
+    values = {n: site["value"] for n, site in trace.items() if site["type"] == "sample"}
+    rates = handlers.condition(handlers.seed(known.prior, 3), values)(Sizes(2, 1))["rates"]
+    alone = handlers.condition(handlers.seed(plain.prior, 3), values)(Sizes(2, 1))["rates"]
+    rates, alone = np.asarray(rates, float), np.asarray(alone, float)
+    wrong, speaks = float(values["wrong_labels"]), float(values["speaks"])
+    np.testing.assert_allclose(rates.sum(axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(rates[:2, :3], alone[:2, :3])
+    np.testing.assert_allclose(rates[:2, 3:7], alone[:2, 3:] / 2, rtol=1e-5)
+    right = np.array([1 - wrong, wrong])[:, None]
+    np.testing.assert_allclose(rates[:2, 7:11], right * alone[:2, 3:] / 2, rtol=1e-5)
+    np.testing.assert_allclose(rates[:2, 11:], (1 - right) * alone[:2, 3:] / 2, rtol=1e-5)
+    f1, f0 = (row / row.sum() for row in alone[:2, 3:])
+    expected = [alone[2, 3:] / 2, (speaks * f1 + (1 - speaks) * f0) / 4, f0 / 4]
+    np.testing.assert_allclose(rates[2], [0.25, 0, 0, *np.concatenate(expected)], rtol=1e-5)
+
+
 def test_signs_are_the_mixture():
     """Two LLMs, of which one is offered; and a row without."""
     rates = jnp.array(
@@ -105,6 +128,34 @@ def test_hidden_retries_are_found_where_there_are_any(hides):
     if not hides:
         np.testing.assert_allclose(mean, truth, atol=0.03)
         assert np.mean(sites["asks_otherwise"]) < 0.03
+
+
+def test_labels_tell_what_scores_mean():
+    """Scores are worth half of what is thought, and common after answers that were taken."""
+    rng, number = np.random.default_rng(4), 6_000
+    after = SHARES * np.exp(0.5 * LEVELS)
+    bad = after * np.exp(0.5 * LEVELS)
+    after, bad = after / after.sum(), bad / bad.sum()
+    llm = rng.integers(0, 2, number)
+    taken = rng.random(number) < np.array([0.9, 0.7])[llm]
+    place = np.where(taken, rng.choice(4, number, p=after), rng.choice(4, number, p=bad))
+    silent = rng.random(number) < 0.1
+    choice = np.where(silent, -1, -2 - place)
+    labelled = np.flatnonzero(~silent)[:400]
+    choice[labelled] -= np.where(taken, 8, 4)[labelled]
+    data = choice_data(
+        np.ones((number + 4, 1)),
+        np.concatenate([np.eye(2, dtype=bool)[llm], np.zeros((4, 2), bool)]),
+        np.concatenate([choice, -2 - np.arange(4)]),
+        weight=np.concatenate([np.ones(number), 2_000 * SHARES]),
+    ).merged(multiple=64)
+    model = next_request(known=True, shows_retries=False, shows_acceptances=False)
+    posterior, info = infer(jax.random.key(0), model, data)
+    assert info.ok
+    _, (low, high), _ = _acceptance(posterior)
+    truth = np.array([0.9, 0.7])
+    assert ((low <= truth) & (truth <= high)).all()
+    assert (high - low < 0.2).all()
 
 
 def test_settings_that_do_not_go_together_are_refused():

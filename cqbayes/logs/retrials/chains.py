@@ -32,7 +32,8 @@ was answered, but it is not known whose answer was shown: it is an attempt, the 
 reaction to it and not to the answer before, and it makes no service.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -43,7 +44,8 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 from cqbayes._tools.tables import check_columns
 from cqbayes.errors import InputError
-from cqbayes.logs.retrials.detector import Detector, load_detector
+from cqbayes.logs.formats.digests import digest
+from cqbayes.logs.retrials.detector import CLASSES, Detector, classes_of, load_detector
 from cqbayes.logs.retrials.pairs import flags
 from cqbayes.logs.schema import SERVICES, TURNS
 
@@ -77,6 +79,8 @@ class TurnCounts(NamedTuple):
         last: services of unknown outcome, since nothing was answered after them within ``idle``.
         retried: services whose answer was not taken; explicit or inferred ones.
         queries: services that are first attempts.
+        asked_again: of the explicit ones, those after which the user asked again; ``said_bad``,
+            those of which the user said that the answer was bad. Some are both.
         guessed: services in sessions that were guessed.
         guessed_retrials: those of them after which the user asked again, to judge by turns that
             may be another user's.
@@ -96,6 +100,8 @@ class TurnCounts(NamedTuple):
     last: int = 0
     retried: int = 0
     queries: int = 0
+    asked_again: int = 0
+    said_bad: int = 0
     guessed: int = 0
     guessed_retrials: int = 0
 
@@ -108,6 +114,20 @@ class Rule(NamedTuple):
     last: Last = "silent"
     next_turn: NextTurn = "infer"
     idle: float = DAY
+    labels: Mapping[str, bool] = MappingProxyType({})
+
+
+class Known(NamedTuple):
+    """What is known of next requests whose score says something of an answer.
+
+    Attributes:
+        labelled: of each service: -1 without a label, 0 labelled as taken, 1 as a retrial.
+        after: how many next requests of each class follow answers that users showed to be taken,
+            and ones that they showed not to be.
+    """
+
+    labelled: Int[np.ndarray, " service"]
+    after: Int[np.ndarray, "2 class"]
 
 
 class ServicesOfTurns(Iterator[pa.RecordBatch]):
@@ -115,6 +135,7 @@ class ServicesOfTurns(Iterator[pa.RecordBatch]):
 
     def __init__(self, batches: Iterable[pa.RecordBatch], rule: Rule) -> None:
         self._report = TurnCounts()
+        self._known: list[Known] = []
         self._stream = self._made(batches, rule)
 
     def __next__(self) -> pa.RecordBatch:
@@ -125,10 +146,18 @@ class ServicesOfTurns(Iterator[pa.RecordBatch]):
         """Counts of the turns decided so far: of all turns once the batches are used up."""
         return self._report
 
+    @property
+    def known(self) -> Known:
+        """What is known of next requests, of the services made so far."""
+        labelled = [np.zeros(0, int), *(one.labelled for one in self._known)]
+        after = [np.zeros((2, CLASSES), int), *(one.after for one in self._known)]
+        return Known(np.concatenate(labelled), np.sum(after, axis=0))
+
     def _made(self, batches: Iterable[pa.RecordBatch], rule: Rule) -> Iterator[pa.RecordBatch]:
         for rows, cut in _whole_sessions(batches):
-            services, counts = decide(rows, rule)
+            services, counts, known = decide(rows, rule)
             counts = counts._replace(cut=int(cut))
+            self._known.append(known)
             self._report = TurnCounts(*np.add(self._report, counts).tolist())
             if services.num_rows:
                 yield services
@@ -142,6 +171,7 @@ def services_of_turns(
     last: Last = "silent",
     next_turn: NextTurn = "infer",
     idle: float = DAY,
+    labels: Mapping[str, bool] = MappingProxyType({}),
 ) -> ServicesOfTurns:
     """Services from turns, whole sessions at a time.
 
@@ -157,6 +187,7 @@ def services_of_turns(
             the detector, ``taken`` says that the user went on, for logs in which users show
             retrials.
         idle: seconds after which a turn is no reaction to the one before.
+        labels: of pairs of requests, by their digest, whether people say that it is a retrial.
 
     Raises:
         InputError: at once for invalid settings, and while reading for invalid columns.
@@ -185,7 +216,7 @@ def services_of_turns(
     batches: Any = turns
     if isinstance(batches, pa.Table):
         batches = batches.to_batches()
-    return ServicesOfTurns(batches, Rule(detector, threshold, last, next_turn, idle))
+    return ServicesOfTurns(batches, Rule(detector, threshold, last, next_turn, idle, labels))
 
 
 def _whole_sessions(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[pa.RecordBatch, bool]]:
@@ -227,8 +258,50 @@ def _begins(rows: pa.RecordBatch) -> Bool[np.ndarray, " row"]:
     return np.r_[True, np.asarray(pc.not_equal(session[1:], session[:-1]), bool)]
 
 
-def decide(turns: pa.RecordBatch, rule: Rule) -> tuple[pa.RecordBatch, TurnCounts]:
-    """The services of whole sessions, and counts of their turns.
+class Pairs(NamedTuple):
+    """Pairs of requests of which the second says what became of the answer to the first.
+
+    Attributes:
+        pair: digests, which no one can make without session and texts.
+        probability: of a retrial, by the detector.
+        first, second: the requests.
+    """
+
+    pair: list[str]
+    probability: Float[np.ndarray, " pair"]
+    first: pa.Array
+    second: pa.Array
+
+
+def inferred_pairs(batches: Iterable[pa.RecordBatch], rule: Rule) -> Iterator[Pairs]:
+    """The pairs behind all services whose outcome is inferred.
+
+    Args:
+        batches: of turns, as in :func:`services_of_turns`.
+        rule: how outcomes are decided.
+    """
+    for turns, _ in _whole_sessions(batches):
+        rows = turns.filter(pa.array(_in_order(turns)))
+        answered = ~flags(rows["failed"])
+        before = _answers_before(rows, answered, rule.idle)
+        seen = _outcomes(rows, answered, before, rule)
+        some = (seen.kind == "inferred") & np.asarray(rows["model"].is_valid(), bool)
+        first = np.flatnonzero(some)
+        second = seen.reaction[first]
+        texts = (rows["text"].take(pa.array(at)) for at in (first, second))
+        yield Pairs(_digests(rows, first, second), seen.probability[first], *texts)
+
+
+def _digests(rows: pa.RecordBatch, first: np.ndarray, second: np.ndarray) -> list[str]:
+    """Of pairs of turns."""
+    columns = rows.select(["session_id", "turn", "text"])
+    one, two = (columns.take(pa.array(at)).to_pydict() for at in (first, second))
+    said = zip(one["session_id"], one["turn"], one["text"], two["turn"], two["text"], strict=True)
+    return [digest(*map(str, parts)) for parts in said]
+
+
+def decide(turns: pa.RecordBatch, rule: Rule) -> tuple[pa.RecordBatch, TurnCounts, Known]:
+    """The services of whole sessions, counts of their turns, and what else is known of them.
 
     Args:
         turns: at least one, in ``TURNS``; the turns of a session together and in order.
@@ -256,6 +329,8 @@ def decide(turns: pa.RecordBatch, rule: Rule) -> tuple[pa.RecordBatch, TurnCount
         dropped=count(known, ~kept),
         retried=count(kept, ~seen.taken, ~unknown),
         queries=count(kept, attempt == 1),
+        asked_again=count(kept, seen.shown),
+        said_bad=count(kept, (rows["feedback"].fill_null(0).to_numpy() < 0)),
         guessed=count(kept, flags(rows["guessed"])),
         guessed_retrials=count(kept, flags(rows["guessed"]), seen.again),
         **{kind: count(kept, seen.kind == kind) for kind in KINDS},
@@ -274,7 +349,20 @@ def decide(turns: pa.RecordBatch, rule: Rule) -> tuple[pa.RecordBatch, TurnCount
     }
     absent = {field.name: pa.nulls(rows.num_rows, field.type) for field in SERVICES}
     services = pa.RecordBatch.from_pydict({**absent, **columns}, SERVICES)
-    return services.filter(pa.array(kept)), counts
+    return services.filter(pa.array(kept)), counts, _known(rows, seen, kept, rule)
+
+
+def _known(rows: pa.RecordBatch, seen: "_Outcomes", kept: np.ndarray, rule: Rule) -> Known:
+    labelled = np.full(rows.num_rows, -1)
+    if rule.labels:
+        asked = np.flatnonzero(kept & (seen.kind == "inferred"))
+        pairs = _digests(rows, asked, seen.reaction[asked])
+        labelled[asked] = [rule.labels.get(pair, -1) for pair in pairs]
+    after = np.zeros((2, CLASSES), int)
+    shown = np.flatnonzero((seen.kind == "explicit") & (seen.reaction >= 0))
+    place = classes_of(seen.score[shown])
+    np.add.at(after, (1 - seen.taken[shown], place), 1)
+    return Known(labelled[kept], after)
 
 
 def _in_order(turns: pa.RecordBatch) -> Bool[np.ndarray, " row"]:
@@ -306,13 +394,19 @@ class _Outcomes(NamedTuple):
         kind: one of ``KINDS``, or ``unseen``.
         taken: whether the answer was taken, as far as this is known.
         again: whether the user asked again.
+        shown: whether the user showed that.
         probability: of a retrial, where the outcome was inferred; NaN elsewhere.
+        reaction: the row of a request in other words that was answered next, or -1.
+        score: of that request.
     """
 
     kind: Shaped[np.ndarray, " row"]
     taken: Bool[np.ndarray, " row"]
     again: Bool[np.ndarray, " row"]
+    shown: Bool[np.ndarray, " row"]
     probability: Float[np.ndarray, " row"]
+    reaction: Int[np.ndarray, " row"]
+    score: Float[np.ndarray, " row"]
 
 
 def _outcomes(
@@ -337,15 +431,23 @@ def _outcomes(
         (reaction(answered), "unseen"),
     ]
     sign = np.select([found for found, _ in rules], [sign for _, sign in rules], "last")
-    probability = np.full(rows.num_rows, np.nan)
-    asked = np.flatnonzero(answered & (before >= 0) & (sign[before] == "inferred"))
+    asked = np.flatnonzero(answered & worded & (before >= 0))
+    of = before[asked]
+    # After an answer that the user took, too: it says what scores mean in this log.
+    plain = ~same[asked] & ~flags(rows["regenerated"])[asked] & (rule.next_turn == "infer")
+    asked = asked[(sign[of] == "inferred") | ((sign[of] == "taken") & worded[of] & plain)]
+    follows, score = np.full(rows.num_rows, -1), np.full(rows.num_rows, np.nan)
+    follows[before[asked]] = asked
     if len(asked):
         first, second = (rows["text"].take(pa.array(which)) for which in (before[asked], asked))
-        probability[before[asked]] = rule.detector.probability(rule.detector.score(first, second))
-    again = (sign == "again") | (probability >= rule.threshold)
-    kind = np.where(bad | (sign == "taken") | (sign == "again"), "explicit", sign)
+        score[before[asked]] = rule.detector.score(first, second)
+    probability = np.where(sign == "inferred", rule.detector.probability(score), np.nan)
+    shown = sign == "again"
+    again = shown | (probability >= rule.threshold)
+    kind = np.where(bad | shown | (sign == "taken"), "explicit", sign)
     taken = ~bad & ~again & (kind != "unseen") & (kind != "last")
-    return _Outcomes(kind, taken, again, np.where(bad, np.nan, probability))
+    probability = np.where(bad, np.nan, probability)
+    return _Outcomes(kind, taken, again, shown, probability, follows, score)
 
 
 def _worded(text: pa.Array) -> Bool[np.ndarray, " row"]:

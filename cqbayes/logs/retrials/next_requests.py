@@ -30,29 +30,55 @@ class NextRequests(NamedTuple):
             class.
         known: share of the words of next requests that the detector knows; see ``Detector.known``.
         foreign: share of next requests whose language is stated and is not English.
+        after: how many next requests of each class follow answers that users showed to be taken,
+            and ones that they showed not to be.
+        labels: two numbers of a Beta, of how often a label is wrong; None without labels.
     """
 
     detector: Detector
     opening: Int[np.ndarray, " class"]
     known: float = np.nan
     foreign: float = 0.0
+    after: Int[np.ndarray, "2 class"] = np.zeros((2, CLASSES), int)
+    labels: tuple[float, float] | None = None
 
-    def signs(self, probability: Float[np.ndarray, " row"]) -> Int[np.ndarray, " row"]:
-        """The sign, as in ``ChoiceData.choice``, of a next request of such a probability."""
-        return SILENCE - 1 - self.detector.classes(probability)
+    def signs(
+        self, probability: Float[np.ndarray, " row"], labelled: Int[np.ndarray, " row"]
+    ) -> Int[np.ndarray, " row"]:
+        """The sign, as in ``ChoiceData.choice``, of a next request of such a probability.
+
+        Args:
+            probability: of a retrial, by the detector.
+            labelled: -1 without a label, 0 labelled as taken, 1 as a retrial.
+        """
+        kind = np.choose(labelled + 1, [0, 2, 1])
+        return SILENCE - 1 - self.detector.classes(probability) - kind * CLASSES
 
     def settings(self) -> dict[str, Any]:
-        """Those of the model. None is of this log: what was compiled for one serves for others."""
-        return {name: getattr(self.detector, name) for name in SETTINGS}
+        """Those of the model. Few are of this log: what was compiled for one serves for others."""
+        found = {name: getattr(self.detector, name) for name in SETTINGS}
+        if self.labels is not None:
+            found["labels"] = self.labels
+        return {**found, "known": True} if self.knows else found
+
+    @property
+    def knows(self) -> bool:
+        """Whether outcomes of some next requests are known."""
+        return self.labels is not None or bool(self.after.any())
 
     def with_opening(self, data: ChoiceData) -> ChoiceData:
-        """The same data, and rows without LLMs for the requests that open a session."""
-        some = jax.tree.map(lambda column: column[np.zeros(CLASSES, int)], data)
+        """The same data, and rows without LLMs for requests of which no outcome hangs.
+
+        They open a session, or follow an answer of which the user showed what became of it.
+        """
+        counts = [self.opening, *(self.after[::-1] if self.knows else ())]
+        weight = np.concatenate(counts)
+        some = jax.tree.map(lambda column: column[np.zeros(len(weight), int)], data)
         added: ChoiceData = dataclasses.replace(
             some,
             offered=jnp.zeros_like(some.offered),
-            choice=jnp.asarray(SILENCE - 1 - np.arange(CLASSES), some.choice.dtype),
-            weight=jnp.asarray(self.opening, some.weight.dtype),
+            choice=jnp.asarray(SILENCE - 1 - np.arange(len(weight)), some.choice.dtype),
+            weight=jnp.asarray(weight, some.weight.dtype),
         )
         return jax.tree.map(lambda *columns: jnp.concatenate(columns), data, added)
 

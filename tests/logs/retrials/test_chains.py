@@ -84,6 +84,52 @@ def test_inferred_chains_have_probabilities():
     assert [row[1] for row in _seen(*turns, threshold=0.95)] == [1, 1, 1, 1]
 
 
+def test_scores_after_answers_that_users_judged_are_counted():
+    sessions = {
+        "good": [_turn(0, feedback=1.0), _turn(1, "wrong")],
+        "bad": [_turn(0, feedback=-1.0), _turn(1, "thanks"), _turn(2, "still wrong")],
+        "copied": [_turn(0, accepted=True), _turn(1, "And why red?")],
+        "copied, bad": [_turn(0, accepted=True, feedback=-1.0), _turn(1, "wrong")],
+        # What follows says nothing of these, or in no words, or not of this answer.
+        "button": [_turn(0), _turn(1, "wrong", regenerated=True)],
+        "good, button": [_turn(0, feedback=1.0), _turn(1, "wrong", regenerated=True)],
+        "copied, repeat": [_turn(0, accepted=True), _turn(1, repeated=True)],
+        "bad, repeat": [_turn(0, feedback=-1.0), _turn(1, repeated=True)],
+        "picture": [_turn(0, feedback=-1.0), _turn(1, None)],
+        "failed": [_turn(0, feedback=-1.0), _turn(1, "wrong", failed=True)],
+        "late": [_turn(0, feedback=-1.0), _turn(90, "wrong")],
+        "last": [_turn(0, feedback=-1.0)],
+    }
+    turns = [{**turn, "session_id": name} for name, rows in sessions.items() for turn in rows]
+    table = pa.Table.from_pylist(turns, TURNS)
+    stream = services_of_turns(table, DETECTOR, idle=HOUR)
+    list(stream)
+    assert stream.known.after.tolist() == [[1, 0, 0, 1], [1, 0, 0, 1]]
+    assert (stream.report.said_bad, stream.report.asked_again) == (7, 2)
+    alone = services_of_turns(table, DETECTOR, idle=HOUR, next_turn="taken")
+    list(alone)
+    assert alone.known.after.sum() == 0
+
+
+def test_labels_are_of_the_services_of_their_pairs():
+    turns = [_turn(0), _turn(1, "wrong"), _turn(2, "fix it"), _turn(3, "And?"), _turn(4, "Bye")]
+    turns[2]["model"] = None  # no service
+    table = pa.Table.from_pylist(turns, TURNS)
+    rule = chains.Rule(DETECTOR)
+    (pairs,) = chains.inferred_pairs(table.to_batches(), rule)
+    asked = list(zip(pairs.first.to_pylist(), pairs.second.to_pylist(), strict=True))
+    assert asked == [("Why?", "wrong"), ("wrong", "fix it"), ("And?", "Bye")]
+    assert pairs.probability == pytest.approx([0.9, 0.9, 0.1])
+    labels = {pairs.pair[1]: True, pairs.pair[2]: False, "of another log": True}
+    stream = services_of_turns(table, DETECTOR, labels=labels)
+    rows = [row for batch in stream for row in batch.to_pylist()]
+    assert [row["text"] for row in rows] == ["Why?", "wrong", "And?", "Bye"]
+    assert stream.known.labelled.tolist() == [-1, 1, 0, -1]
+    moved = pa.Table.from_pylist([{**turn, "session_id": "b"} for turn in turns], TURNS)
+    (others,) = chains.inferred_pairs(moved.to_batches(), rule)
+    assert not set(others.pair) & set(pairs.pair), "of another session"
+
+
 def test_a_service_is_one_turn():
     turn = _turn(0, user_id="u", latency=1.5, cost=0.1, language="English", response_chars=3)
     (row,), _ = _made(turn, last="taken")
@@ -360,6 +406,12 @@ def _by_hand(log: list[dict], most: int, last: str, next_turn: str) -> tuple[lis
                 count[kind] += 1
                 count["retried"] += not (unknown or taken)
                 count["queries"] += attempt == 1
+                pressed = any(other["regenerated"] for other in reactions)
+                same = bool(reactions) and all(other["repeated"] for other in reactions)
+                accepted = row["accepted"] and not row["feedback"]
+                liked = (row["feedback"] or 0) > 0
+                count["asked_again"] += not liked and (pressed or (same and not accepted))
+                count["said_bad"] += (row["feedback"] or 0) < 0
                 count["guessed"] += row["guessed"]
                 count["guessed_retrials"] += row["guessed"] and again
                 chosen = row["model"] if taken or (unknown and last == "taken") else None

@@ -55,7 +55,10 @@ def test_languages_that_are_stated_are_counted():
 def test_the_sign_is_that_of_the_class():
     found = next_requests(DETECTOR, _turns(["a"]))
     score = np.array([-1.0, -0.5, 0.3, 3.0])
-    assert found.signs(DETECTOR.probability(score)).tolist() == [-2, -3, -4, -5]
+    nobody, probability = np.full(4, -1), DETECTOR.probability(score)
+    assert found.signs(probability, nobody).tolist() == [-2, -3, -4, -5]
+    # Labelled as retrials, and as taken: further on by the number of classes each.
+    assert found.signs(probability, np.array([1, -1, 0, 1])).tolist() == [-6, -3, -12, -9]
 
 
 def test_they_are_rows_in_which_no_llm_is_offered():
@@ -66,3 +69,17 @@ def test_they_are_rows_in_which_no_llm_is_offered():
     assert found.offered[2:].any() == np.False_
     assert found.offered[:2].tolist() == data.offered.tolist()
     assert found.attempt.tolist()[:2] == [1, 2]
+
+
+def test_what_users_showed_says_what_scores_mean():
+    data = choice_data([[1.0], [2.0]], [[True, False], [False, True]], [1, -3])
+    plain = next_requests(DETECTOR, _turns(["a"], ["wrong"], ["b"]))
+    after = np.array([[7, 0, 0, 1], [2, 0, 0, 4]])  # answers that were taken, and that were not
+    found = plain._replace(after=after)
+    assert "known" not in plain.settings()
+    assert found.settings() == {**plain.settings(), "known": True}
+    made = found.with_opening(data)
+    assert made.choice.tolist() == [1, -3, *range(-2, -14, -1)]
+    assert made.weight.tolist() == [1, 1, 2, 0, 0, 1, *after[1], *after[0]]
+    assert found._replace(labels=(1.0, 9.0)).settings()["labels"] == (1.0, 9.0)
+    assert plain._replace(labels=(1.0, 9.0)).knows
