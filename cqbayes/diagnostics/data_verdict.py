@@ -322,7 +322,7 @@ def _of_signs(facts: DataFacts) -> Iterator[Finding]:
         yield from hidden.finding(
             "inferred",
             "were not taken by the wording of the next request alone, which is "
-            + ("checked by labels" if checked else "not checked"),
+            + ("checked by labels" if checked else "not checked (cqbayes label does that)"),
         )
     yield from _of_labels(facts)
     if not checked:

@@ -61,6 +61,17 @@ def test_the_sign_is_that_of_the_class():
     assert found.signs(probability, np.array([1, -1, 0, 1])).tolist() == [-6, -3, -12, -9]
 
 
+def test_doubts_grow_where_the_detector_is_a_stranger():
+    plain = next_requests(DETECTOR, _turns(["a"]))
+    of = {known: plain._replace(known=known).settings() for known in (0.9, 0.46, 0.2, np.nan)}
+    for known, times in ((0.9, 1), (0.46, 2), (0.2, 4), (np.nan, 1)):
+        median, spread = DETECTOR.strength
+        assert of[known]["strength"] == (median, times * spread)
+        assert of[known]["tilt"] == times * DETECTOR.tilt
+        assert of[known]["doubts"] == tuple(times * one for one in DETECTOR.doubts)
+        assert of[known]["levels"] == DETECTOR.levels
+
+
 def test_they_are_rows_in_which_no_llm_is_offered():
     data = choice_data([[1.0], [2.0]], [[True, False], [False, True]], [1, -3], attempt=[1, 2])
     found = next_requests(DETECTOR, _turns(["a"], ["wrong"], ["b"])).with_opening(data)
