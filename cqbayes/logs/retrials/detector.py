@@ -49,6 +49,7 @@ CLASSES = len(ENDS) + 1
 PENALTY = 1.0  # inverse of: what scikit-learn calls C
 LEAST_MISFIT = 0.1  # of the log of a share
 LEAST_DOUBT = 0.25  # standard deviation of log strength: three domains cannot show less
+AT_ONCE = 4_096  # texts whose words stay in the processor's cache: twice as fast as all at once
 MOST_BYTES = 4 << 20  # of a file, packed or not
 # What reading raises if an archive or the JSON is not as it was written.
 DAMAGED = (
@@ -119,8 +120,12 @@ class Detector(NamedTuple):
                 f"pairs: expected as many first requests as second ones, got {len(first)} and "
                 f"{len(second)}"
             )
-        words = hashed_words(second).weighed(self.weights)
-        return self.intercept + self.close * closeness(first, second) + words
+        words = [
+            hashed_words(second[start : start + AT_ONCE]).weighed(self.weights)
+            for start in range(0, len(second), AT_ONCE)
+        ]
+        near = self.close * closeness(first, second)
+        return self.intercept + near + np.concatenate([*words, np.zeros(0)])
 
     def probability(self, score: Float[np.ndarray, " pair"]) -> Float[np.ndarray, " pair"]:
         """Of a retrial, if retrials were as frequent as in the labelled domains on average."""

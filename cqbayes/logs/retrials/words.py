@@ -74,12 +74,13 @@ def hashed_words(texts: pa.Array) -> Words:
     kept = _KEPT[np.minimum(stop - start, 8)]
     first, last = eight[start] & kept, eight[np.maximum(stop - 8, start)] & kept
     word = _mixed(_mixed(first) + last * _FIRST + (stop - start).astype(np.uint64))
-    text = np.searchsorted(ends, start, "right") - 1
+    number = np.diff(np.searchsorted(start, ends))  # of words of each text
+    text = np.repeat(np.arange(len(short)), number)
     together = np.flatnonzero(text[1:] == text[:-1])
     pair = _mixed(word[together] + word[together + 1] * _SECOND)
     bucket = np.concatenate([word, pair]) >> np.uint64(64 - BITS)
     text = np.concatenate([text, text[together]])
-    return Words(bucket.astype(np.int64), text, np.bincount(text, minlength=len(short)))
+    return Words(bucket.astype(np.int64), text, number + np.maximum(number - 1, 0))
 
 
 def _mixed(x: np.ndarray) -> np.ndarray:
