@@ -71,6 +71,8 @@ class Checked(NamedTuple):
         kinds: how many labels there are of each kind.
         agreement: how often two labellers disagree, and how often two labelled one pair.
         elsewhere: labelled pairs that are not in the log.
+        moved: labelled pairs whose score had another class when they were drawn, by another
+            detector: how probable it was that they were drawn is not known.
     """
 
     strata: tuple[Stratum, ...]
@@ -78,10 +80,16 @@ class Checked(NamedTuple):
     kinds: Mapping[str, int]
     agreement: tuple[int, int] = (0, 0)
     elsewhere: int = 0
+    moved: int = 0
 
     @property
     def labelled(self) -> int:
         return sum(one.drawn for one in self.strata)
+
+    @property
+    def enough(self) -> bool:
+        """Whether the labels check what is inferred."""
+        return self.labelled >= FEW_LABELS and not self.moved
 
 
 class DataFacts(NamedTuple):
@@ -315,7 +323,7 @@ def _of_turns(facts: DataFacts) -> Iterator[Finding]:
 def _of_signs(facts: DataFacts) -> Iterator[Finding]:
     inferred = _Share(facts.inferred, facts.services, "outcomes", MUCH_INFERRED)
     yield from inferred.finding("inferred", "are inferred by a detector, not checked")
-    checked = facts.checked is not None and facts.checked.labelled >= FEW_LABELS
+    checked = facts.checked is not None and facts.checked.enough
     if facts.hidden_retries is not None:
         much = math.inf if checked else MUCH_INFERRED
         hidden = _Share(round(facts.hidden_retries), facts.services, "outcomes", much)
@@ -354,28 +362,33 @@ def _of_labels(facts: DataFacts) -> Iterator[Finding]:
     said = ", ".join(f"{count:,} {kind}" for kind, count in found.kinds.items())
     disagreed, both = found.agreement
     parts = [f"{found.labelled:,} of {sum(s.size for s in strata):,} next requests are labelled"]
-    parts[0] += f" ({said})"
-    share, error = share_of_hits(strata)
-    if math.isnan(share):
-        parts.append("some scores have no label, so that how many are retrials is not known")
-    else:
+    if found.labelled:
+        share, error = share_of_hits(strata)
         more = error_with_more(strata, MORE_LABELS)
         parts.append(
             f"{share:.1%} +- {error:.1%} are retrials, and {MORE_LABELS} more labels would make "
             f"that +- {more:.1%}"
         )
         flags = [k > found.ends.index(FLAGGED) for k in range(len(strata))]
-        of = shares_of_classes(strata, flags)
-        (hits, one), (others, two) = of["hits"], of["others"]
         parts.append(
-            f"scores above {FLAGGED:g} have {hits:.0%} +- {one:.0%} of the retrials and "
-            f"{others:.0%} +- {two:.0%} of the others"
+            f"scores above {FLAGGED:g} have "
+            + " and ".join(
+                f"{part.median:.0%} ({part.low:.0%} to {part.high:.0%}) of the {name}"
+                for name, part in zip(
+                    ("retrials", "others"), shares_of_classes(strata, flags), strict=True
+                )
+                if not math.isnan(part.median)
+            )
         )
+    parts.append(f"labels in all: {said}")
     if both:
         parts.append(f"two labellers agree on {both - disagreed:,} of {both:,}")
     if found.elsewhere:
         parts.append(f"{found.elsewhere:,} labelled pairs are not in this log")
-    yield Finding("labels", "note", "; ".join(parts), float(found.labelled))
+    if found.moved:
+        parts.append(f"{found.moved:,} were drawn by another detector's scores: label anew")
+    level = "warn" if found.moved else "note"
+    yield Finding("labels", level, "; ".join(parts), float(found.labelled))
 
 
 def _of_wording(facts: DataFacts) -> Iterator[Finding]:

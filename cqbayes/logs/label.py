@@ -3,11 +3,19 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from cqbayes._tools.files import writable_file
 from cqbayes.errors import InputError
 from cqbayes.logs.formats.importer import importer_names, load_importer
 from cqbayes.logs.retrials.chains import Rule
 from cqbayes.logs.retrials.detector import Detector, load_detector
-from cqbayes.logs.retrials.labels import ME, Labels, Question, draw_pairs, label_pairs
+from cqbayes.logs.retrials.labels import (
+    ME,
+    Labels,
+    Question,
+    draw_pairs,
+    label_pairs,
+    read_labels,
+)
 from cqbayes.logs.turns import DAY, read_turns
 
 
@@ -56,6 +64,10 @@ def label(
         )
     if number < 1 or not by:
         raise InputError("label: expected at least one pair, and a labeller's name, got none")
+    logs = [log] if isinstance(log, str | Path) else log
+    writable_file(labels, inputs=tuple(map(Path, logs)))
+    if Path(labels).exists():
+        read_labels(labels)  # before the work
     turns = read_turns(load_importer(format), log, idle=idle).turns
     rule = Rule(load_detector() if detector is None else detector, idle=idle)
     return label_pairs(draw_pairs(turns, rule, seed), labels, answer, number=number, by=by)

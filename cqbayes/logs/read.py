@@ -284,7 +284,15 @@ def read_log(
         llms = tuple(names or (f"llm{j}" for j in range(data.num_llms)))
         check_llm_names(llms)
         return Log(data, llms, notes=notes(data))
-    made = requests = scored = known = labels = checked = None
+    labels = turns.labels
+    if isinstance(labels, str | Path):
+        labels = read_labels(labels)
+    if labels is not None and (is_choices or format in ("auto", "services")):
+        raise InputError(
+            "labels: expected a log of turns, in the format of an importer, since they are of its "
+            "next requests; got one of services"
+        )
+    made = requests = scored = known = checked = None
     if format in ("auto", "services"):
         stream: Any = read_services(
             log,
@@ -304,12 +312,10 @@ def read_log(
             known = ", ".join(get_args(Signs))
             raise InputError(f"signs: expected one of {known}, got {turns.signs!r}")
         detector = load_detector() if turns.detector is None else turns.detector
-        labels = turns.labels
-        if isinstance(labels, str | Path):
-            labels = read_labels(labels)
         if labels is not None and turns.signs != "scored":
             raise InputError(
-                f"labels: expected signs='scored', which they check, got {turns.signs!r}"
+                f"labels: expected signs='scored', which they check, and no trust in what is "
+                f"inferred; got {turns.signs!r}"
             )
         if turns.signs == "scored":
             scored = next_requests(detector, found.turns)
@@ -320,7 +326,7 @@ def read_log(
             next_turn="taken" if turns.signs == "explicit" else "infer",
             last=turns.last,
             idle=turns.idle,
-            labels={} if labels is None else labels.retrial,
+            labels={} if labels is None else labels.said,
         )
         batches, made, known = list(stream), stream.report, stream.known
     if not batches:
@@ -337,7 +343,8 @@ def read_log(
         scored = scored._replace(after=known.after)
         if labels is not None:
             scored = scored._replace(labels=error_of_labels(labels))
-            checked = _checked(labels, labelled, scored.detector.classes(probability[inferred]))
+            place = scored.detector.classes(probability[inferred])
+            checked = _checked(labels, labelled, known.drawn_class[inferred], place)
         sign = scored.signs(probability[inferred], labelled)
         choice = data.choice.at[np.flatnonzero(inferred)].set(sign)
         data, inferred = dataclasses.replace(data, choice=choice), np.zeros(1)
@@ -364,19 +371,19 @@ def read_log(
     )
 
 
-def _checked(labels: Labels, labelled: np.ndarray, place: np.ndarray) -> Checked:
+def _checked(labels: Labels, labelled: np.ndarray, drawn: np.ndarray, place: np.ndarray) -> Checked:
     """Counts of the labels of a log.
 
     Args:
         labels: all that there are.
-        labelled: of each pair of the log, as in ``chains.Known``.
+        labelled, drawn: of each pair of the log, as in ``chains.Known``.
         place: class of each pair's score.
     """
     matched = int((labelled >= 0).sum())
     if not matched:
         raise InputError(
-            f"labels: expected labels of this log, got {len(labels.kinds):,} pairs of requests, "
-            "none of which is in it as it is read now"
+            f"labels: expected labels of this log, got {len(labels.retrial):,} that are clear, "
+            "none of a pair of requests that is in it as it is read now"
         )
     counts = (
         np.bincount(place[some], minlength=CLASSES)
@@ -384,7 +391,8 @@ def _checked(labels: Labels, labelled: np.ndarray, place: np.ndarray) -> Checked
     )
     strata = tuple(Stratum(*map(int, one)) for one in zip(*counts, strict=True))
     elsewhere = len(labels.retrial) - matched
-    return Checked(strata, ENDS, labels.counts, labels.agreement, elsewhere)
+    moved = int(((drawn >= 0) & (drawn != place)).sum())
+    return Checked(strata, ENDS, labels.counts, labels.agreement, elsewhere, moved)
 
 
 def _check_set_aside(log: Any, read: Any, most: float) -> None:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from cqbayes.diagnostics.data_verdict import Checked, DataFacts, DataVerdict, Finding, judge
-from cqbayes.diagnostics.stratified import Stratum, share_of_hits
+from cqbayes.diagnostics.stratified import Stratum, share_of_hits, shares_of_classes
 from cqbayes.errors import InputError
 
 SOUND = DataFacts(
@@ -111,17 +111,19 @@ def test_labels_check_what_was_inferred():
     assert share == 0.9 * 0.1 + 0.1 * 0.5
     said = found["labels"].text
     assert said.startswith(
-        "50 of 1,000 next requests are labelled (3 asks again, 6 says it was bad, 41 neither); "
+        "50 of 1,000 next requests are labelled; "
         f"14.0% +- {error:.1%} are retrials, and 50 more labels would make that +- "
     )
-    assert "scores above 0.2 have 36% +- " in said
-    assert "of the retrials and 6% +- " in said
+    hits, others = shares_of_classes(inferred.checked.strata, [False, True])
+    assert f"scores above 0.2 have {hits.median:.0%} ({hits.low:.0%} to {hits.high:.0%}) of" in said
+    assert f"retrials and {others.median:.0%} (" in said
+    assert "labels in all: 3 asks again, 6 says it was bad, 41 neither; two" in said
     assert said.endswith("two labellers agree on 11 of 12; 2 labelled pairs are not in this log")
     few = judge(inferred._replace(checked=_checked(49)))
     assert [one.name for one in few.doubts] == ["inferred", "unknown_words"]
-    some = inferred.checked._replace(strata=(Stratum(900, 50, 4), Stratum(100, 0, 0)))
-    text = {one.name: one.text for one in judge(inferred._replace(checked=some)).findings}
-    assert "some scores have no label, so that how many are retrials is not known" in text["labels"]
+    moved = judge(inferred._replace(checked=inferred.checked._replace(moved=1)))
+    assert {one.name for one in moved.doubts} == {"labels", "inferred", "unknown_words"}
+    assert "1 were drawn by another detector's scores: label anew" in str(moved)
 
 
 def test_the_two_signals_are_counted_apart():

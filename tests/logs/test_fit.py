@@ -167,8 +167,13 @@ def test_labels_of_a_log_are_signs_of_its_fit(tmp_path):
     for signs in ("threshold", "explicit"):
         with pytest.raises(InputError, match="labels: expected signs='scored', which they check"):
             read_log(path, **how, turns=turns._replace(signs=signs))
+    with pytest.raises(InputError, match="and no trust in what is inferred; got 'threshold'"):
+        fit(path, **how, turns=turns, trust_labels=True)
+    services, _, _ = _services(tmp_path / "services.jsonl")
+    with pytest.raises(InputError, match="expected a log of turns, in the format of an importer"):
+        read_log(services, turns=turns)
     other = write(tmp_path / "other.jsonl", "openai_chat", settled(simulate(7, sessions=9)))
-    with pytest.raises(InputError, match=f"expected labels of this log, got {number} pairs"):
+    with pytest.raises(InputError, match=f"expected labels of this log, got {number} that are"):
         read_log(other, **how, turns=turns)
 
 

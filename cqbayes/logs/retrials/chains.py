@@ -114,7 +114,19 @@ class Rule(NamedTuple):
     last: Last = "silent"
     next_turn: NextTurn = "infer"
     idle: float = DAY
-    labels: Mapping[str, bool] = MappingProxyType({})
+    labels: Mapping[str, "Said"] = MappingProxyType({})
+
+
+class Said(NamedTuple):
+    """What people say of a pair of requests.
+
+    Attributes:
+        retrial: whether the second says that the answer to the first was not taken.
+        score_class: class of its score when it was drawn.
+    """
+
+    retrial: bool
+    score_class: int
 
 
 class Known(NamedTuple):
@@ -122,11 +134,13 @@ class Known(NamedTuple):
 
     Attributes:
         labelled: of each service: -1 without a label, 0 labelled as taken, 1 as a retrial.
+        drawn_class: class of its pair's score when it was drawn; -1 without a label.
         after: how many next requests of each class follow answers that users showed to be taken,
             and ones that they showed not to be.
     """
 
     labelled: Int[np.ndarray, " service"]
+    drawn_class: Int[np.ndarray, " service"]
     after: Int[np.ndarray, "2 class"]
 
 
@@ -149,9 +163,9 @@ class ServicesOfTurns(Iterator[pa.RecordBatch]):
     @property
     def known(self) -> Known:
         """What is known of next requests, of the services made so far."""
-        labelled = [np.zeros(0, int), *(one.labelled for one in self._known)]
-        after = [np.zeros((2, CLASSES), int), *(one.after for one in self._known)]
-        return Known(np.concatenate(labelled), np.sum(after, axis=0))
+        none = Known(np.zeros(0, int), np.zeros(0, int), np.zeros((2, CLASSES), int))
+        labelled, drawn, after = zip(none, *self._known, strict=True)
+        return Known(np.concatenate(labelled), np.concatenate(drawn), np.sum(after, axis=0))
 
     def _made(self, batches: Iterable[pa.RecordBatch], rule: Rule) -> Iterator[pa.RecordBatch]:
         for rows, cut in _whole_sessions(batches):
@@ -171,7 +185,7 @@ def services_of_turns(
     last: Last = "silent",
     next_turn: NextTurn = "infer",
     idle: float = DAY,
-    labels: Mapping[str, bool] = MappingProxyType({}),
+    labels: Mapping[str, Said] = MappingProxyType({}),
 ) -> ServicesOfTurns:
     """Services from turns, whole sessions at a time.
 
@@ -187,7 +201,7 @@ def services_of_turns(
             the detector, ``taken`` says that the user went on, for logs in which users show
             retrials.
         idle: seconds after which a turn is no reaction to the one before.
-        labels: of pairs of requests, by their digest, whether people say that it is a retrial.
+        labels: what people say of pairs of requests, by their digest.
 
     Raises:
         InputError: at once for invalid settings, and while reading for invalid columns.
@@ -353,16 +367,20 @@ def decide(turns: pa.RecordBatch, rule: Rule) -> tuple[pa.RecordBatch, TurnCount
 
 
 def _known(rows: pa.RecordBatch, seen: "_Outcomes", kept: np.ndarray, rule: Rule) -> Known:
-    labelled = np.full(rows.num_rows, -1)
+    labelled, drawn = np.full((2, rows.num_rows), -1)
     if rule.labels:
         asked = np.flatnonzero(kept & (seen.kind == "inferred"))
         pairs = _digests(rows, asked, seen.reaction[asked])
-        labelled[asked] = [rule.labels.get(pair, -1) for pair in pairs]
+        said = [rule.labels.get(pair) for pair in pairs]
+        labelled[asked] = [-1 if one is None else one.retrial for one in said]
+        drawn[asked] = [-1 if one is None else one.score_class for one in said]
     after = np.zeros((2, CLASSES), int)
-    shown = np.flatnonzero((seen.kind == "explicit") & (seen.reaction >= 0))
+    # In a guessed session the next request may be another user's.
+    sure = ~flags(rows["guessed"]) & (seen.kind == "explicit")
+    shown = np.flatnonzero(sure & (seen.reaction >= 0))
     place = classes_of(seen.score[shown])
     np.add.at(after, (1 - seen.taken[shown], place), 1)
-    return Known(labelled[kept], after)
+    return Known(labelled[kept], drawn[kept], after)
 
 
 def _in_order(turns: pa.RecordBatch) -> Bool[np.ndarray, " row"]:

@@ -21,9 +21,10 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -32,7 +33,7 @@ from jaxtyping import Int
 
 from cqbayes._tools.files import writable_file
 from cqbayes.errors import InputError
-from cqbayes.logs.retrials.chains import Rule, inferred_pairs
+from cqbayes.logs.retrials.chains import Rule, Said, inferred_pairs
 from cqbayes.logs.retrials.detector import CLASSES
 
 Kind = Literal["asks again", "says it was bad", "neither", "unclear"]
@@ -40,6 +41,7 @@ RETRIALS = ("asks again", "says it was bad")
 UNCLEAR = "unclear"
 ME = "me"
 MOST_BYTES = 256 << 20  # of a file of labels
+START = b'{"pair": "'  # of each of its lines
 
 
 class Label(NamedTuple):
@@ -64,19 +66,30 @@ class Labels(NamedTuple):
     """Labels of a log.
 
     Attributes:
-        kinds: of each pair, what each labeller said, ``unclear`` too.
+        kinds: of each pair, what each labeller said, ``unclear`` too, the first labeller first.
+        classes: of each pair, the class of its score when it was drawn.
     """
 
     kinds: Mapping[str, Mapping[str, Kind]]
+    classes: Mapping[str, int] = MappingProxyType({})
 
     @property
     def retrial(self) -> dict[str, bool]:
-        """Of each pair whether it is a retrial; without those that are unclear or disputed."""
+        """Of each pair whether it is a retrial, as the first labeller says who finds it clear.
+
+        Disputed pairs are not left out: those that remained would have fewer errors than the
+        labellers make.
+        """
         said = {
-            pair: {kind in RETRIALS for kind in by.values() if kind != UNCLEAR}
+            pair: [kind in RETRIALS for kind in by.values() if kind != UNCLEAR]
             for pair, by in self.kinds.items()
         }
-        return {pair: one.pop() for pair, one in said.items() if len(one) == 1}
+        return {pair: one[0] for pair, one in said.items() if one}
+
+    @property
+    def said(self) -> dict[str, Said]:
+        """The same, for :func:`cqbayes.logs.retrials.chains.services_of_turns`."""
+        return {pair: Said(bad, self.classes[pair]) for pair, bad in self.retrial.items()}
 
     @property
     def agreement(self) -> tuple[int, int]:
@@ -100,7 +113,7 @@ def error_of_labels(labels: Labels) -> tuple[float, float]:
     """Two numbers of a Beta, of how often a label is wrong.
 
     One labeller is taken to be wrong one time in a hundred, give or take as much: nothing tells.
-    Two tell: of labels of pairs that both labelled, those of one side of each dispute are wrong.
+    Two tell: in each dispute one of two labels is wrong.
 
     Example:
         >>> error_of_labels(labels_of([Label("a", "neither"), Label("a", "asks again", "you")]))
@@ -117,46 +130,60 @@ def labels_of(said: Iterable[Label]) -> Labels:
         >>> found = labels_of([Label("a", "neither"), Label("b", "neither"), Label("a", None),
         ...                    Label("b", "asks again"), Label("b", "neither", by="you")])
         >>> found.retrial, found.agreement, found.counts
-        ({}, (1, 1), {'asks again': 1, 'neither': 1})
+        ({'b': True}, (1, 1), {'asks again': 1, 'neither': 1})
     """
     kinds: dict[str, dict[str, Kind]] = {}
+    classes = {}
     for one in said:
         by = kinds.setdefault(one.pair, {})
-        by.pop(one.by, None)
-        if one.kind is not None:
+        if one.kind is None:
+            by.pop(one.by, None)
+        else:
             by[one.by] = one.kind
-    return Labels({pair: by for pair, by in kinds.items() if by})
+            classes[one.pair] = one.score_class
+    kinds = {pair: by for pair, by in kinds.items() if by}
+    return Labels(kinds, {pair: classes[pair] for pair in kinds})
 
 
 def read_labels(path: str | Path) -> Labels:
     """Labels of a file, as :func:`label_pairs` writes them.
 
-    A last line that is not whole, as a killed process leaves it, counts for nothing.
+    A last line that a killed process left unfinished counts for nothing.
 
     Raises:
         InputError: for a file that cannot be read, and for a line that is no label.
     """
-    said = _read(path)
-    if said is None:
+    if not _exists(path):
         raise InputError(f"{path}: expected a file of labels, got none; cqbayes label makes one")
-    return labels_of(said[0])
+    return labels_of(_read(path)[0])
 
 
-def _read(path: str | Path) -> tuple[list[Label], int] | None:
-    """Labels in order, and how many bytes their lines take; None where there is no file."""
+def _exists(path: str | Path) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):  # a name that cannot be one
+        return False
+
+
+def _read(path: str | Path) -> tuple[list[Label], bytes]:
+    """Labels in order, and the unfinished line behind them; none where there is no file."""
     try:
         with open(path, "rb") as file:
             content = file.read(MOST_BYTES + 1)
     except FileNotFoundError:
-        return None
-    except OSError as error:
-        reason = error.strerror or "not readable"
+        return [], b""
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "not readable"
         raise InputError(f"{path}: expected labels that can be read, got: {reason}") from None
     if len(content) > MOST_BYTES:
         raise InputError(f"{path}: expected at most {MOST_BYTES >> 20} MiB of labels, got more")
-    whole = content[: content.rfind(b"\n") + 1]
-    lines = whole.split(b"\n")[:-1]
-    return [_label(line, f"{path}, line {i}") for i, line in enumerate(lines, 1)], len(whole)
+    *lines, tail = content.split(b"\n")
+    found = [_label(line, f"{path}, line {i}") for i, line in enumerate(lines, 1)]
+    if tail and not START.startswith(tail[: len(START)]):
+        raise InputError(f"{path}, line {len(lines) + 1}: expected a label, got another text")
+    with suppress(InputError):
+        found.append(_label(tail, ""))
+    return found, tail
 
 
 def _label(line: bytes, where: str) -> Label:
@@ -203,9 +230,11 @@ def draw_pairs(turns: pa.Table, rule: Rule, seed: int = 0) -> Drawn:
     """
     batches = list(inferred_pairs(turns.to_batches(), rule))
     pair = [one for batch in batches for one in batch.pair]
-    none = [pa.nulls(0, pa.string())]
+    none = [pa.nulls(0, pa.large_string())]
     first, second = (
-        pa.concat_arrays([getattr(batch, name) for batch in batches] or none)
+        pa.concat_arrays(
+            [getattr(batch, name).cast(pa.large_string()) for batch in batches] or none
+        )
         for name in ("first", "second")
     )
     probability = np.concatenate([batch.probability for batch in batches] or [np.zeros(0)])
@@ -265,7 +294,7 @@ def label_pairs(
         path: JSON Lines; new labels are appended.
         answer: says what the second request is: a :data:`Kind`, or ``undo``, which takes back the
             labeller's last label, or ``stop``. It may show the texts to a person.
-        number: how many pairs the labeller is to label in all.
+        number: how many pairs the labeller is to label in all. Once they are, nothing is asked.
         by: the labeller's name.
 
     Returns:
@@ -284,18 +313,17 @@ def label_pairs(
     """
     if not drawn.pair:
         raise InputError("labels: expected requests that follow an answer, got none to label")
-    said, whole = _read(path) or ([], 0)
-    mine = [one for one in _last_of_each(said) if one.by == by]
-    done = {one.pair for one in mine}
-    asked = range(min(number, len(drawn.pair)))
-    left = [i for i in reversed(asked) if drawn.pair[i] not in done]
+    said, tail = _read(path)
     place = {pair: i for i, pair in enumerate(drawn.pair)}
-    mine = [one for one in mine if one.pair in place]
-    with _appended(writable_file(path), whole) as write:
-        while left:
+    mine = [one for one in _last_of_each(said) if one.by == by and one.pair in place]
+    done = {one.pair for one in mine}
+    left = [i for i in reversed(range(len(drawn.pair))) if drawn.pair[i] not in done]
+    number = min(number, len(drawn.pair))
+    with _appended(writable_file(path), tail) as write:
+        while left and len(mine) < number:
             i = left[-1]
             first, second = drawn.first[i].as_py(), drawn.second[i].as_py()
-            kind = answer(Question(first, second, len(mine), len(asked)))
+            kind = answer(Question(first, second, len(mine), number))
             if kind == STOP:
                 break
             if kind == UNDO:
@@ -330,10 +358,25 @@ def _last_of_each(said: list[Label]) -> list[Label]:
 
 
 @contextmanager
-def _appended(path: Path, whole: int) -> Iterator[Callable[[Label], None]]:
-    """Writes labels behind the whole lines of a file, each to the disk before the next one."""
-    with path.open("ab") as file:
-        file.truncate(whole)
+def _appended(path: Path, tail: bytes) -> Iterator[Callable[[Label], None]]:
+    """Writes labels at the end of a file, each to the disk before the next one.
+
+    Args:
+        path: of the file.
+        tail: its last line, where that is not ended: ended now, or cut off where it is no label.
+    """
+    with _said_in_one_line(path):
+        file = path.open("ab")
+    with file:
+        if tail:
+            try:
+                _label(tail, "")
+                end = b"\n"
+            except InputError:
+                end = b""
+            with _said_in_one_line(path):
+                file.truncate(file.tell() - (0 if end else len(tail)))
+                file.write(end)
 
         def write(one: Label) -> None:
             said = {
@@ -344,8 +387,18 @@ def _appended(path: Path, whole: int) -> Iterator[Callable[[Label], None]]:
                 "of": one.of,
                 "at": datetime.now(UTC).isoformat(timespec="seconds"),
             }
-            file.write(json.dumps(said).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+            with _said_in_one_line(path):
+                file.write(json.dumps(said).encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
 
         yield write
+
+
+@contextmanager
+def _said_in_one_line(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or "not writable"
+        raise InputError(f"{path}: expected a file to write labels to, got: {reason}") from None

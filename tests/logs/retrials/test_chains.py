@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from cqbayes.errors import InputError
 from cqbayes.logs.retrials import chains
-from cqbayes.logs.retrials.chains import TurnCounts, services_of_turns
+from cqbayes.logs.retrials.chains import Said, TurnCounts, services_of_turns
 from cqbayes.logs.retrials.detector import BUCKETS, Detector, load_detector
 from cqbayes.logs.schema import SERVICES, TURNS
 
@@ -101,6 +101,8 @@ def test_scores_after_answers_that_users_judged_are_counted():
         "last": [_turn(0, feedback=-1.0)],
     }
     turns = [{**turn, "session_id": name} for name, rows in sessions.items() for turn in rows]
+    guessed = [_turn(0, session="g", feedback=1.0), _turn(1, "wrong", session="g")]
+    turns += [{**turn, "guessed": True} for turn in guessed]  # who says that it is one user's
     table = pa.Table.from_pylist(turns, TURNS)
     stream = services_of_turns(table, DETECTOR, idle=HOUR)
     list(stream)
@@ -120,11 +122,13 @@ def test_labels_are_of_the_services_of_their_pairs():
     asked = list(zip(pairs.first.to_pylist(), pairs.second.to_pylist(), strict=True))
     assert asked == [("Why?", "wrong"), ("wrong", "fix it"), ("And?", "Bye")]
     assert pairs.probability == pytest.approx([0.9, 0.9, 0.1])
-    labels = {pairs.pair[1]: True, pairs.pair[2]: False, "of another log": True}
+    said = {1: Said(True, 2), 2: Said(False, 0)}
+    labels = {pairs.pair[i]: one for i, one in said.items()} | {"of another log": Said(True, 0)}
     stream = services_of_turns(table, DETECTOR, labels=labels)
     rows = [row for batch in stream for row in batch.to_pylist()]
     assert [row["text"] for row in rows] == ["Why?", "wrong", "And?", "Bye"]
     assert stream.known.labelled.tolist() == [-1, 1, 0, -1]
+    assert stream.known.drawn_class.tolist() == [-1, 2, 0, -1]
     moved = pa.Table.from_pylist([{**turn, "session_id": "b"} for turn in turns], TURNS)
     (others,) = chains.inferred_pairs(moved.to_batches(), rule)
     assert not set(others.pair) & set(pairs.pair), "of another session"

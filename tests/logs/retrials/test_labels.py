@@ -108,8 +108,14 @@ def test_a_run_that_was_stopped_goes_on(tmp_path, drawn):
 
     label_pairs(drawn, path, some, number=20)
     assert len(path.read_text().splitlines()) == 7
-    path.write_bytes(path.read_bytes() + b'{"pair": "torn')  # as a killed process leaves it
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])  # as some editors leave it
     assert len(read_labels(path).kinds) == 7
+    label_pairs(drawn, path, lambda _: "stop", number=20)
+    assert path.read_bytes() == whole
+    for torn in (b'{"pair": "torn', b"{"):
+        path.write_bytes(whole + torn)  # as a killed process leaves it
+        assert len(read_labels(path).kinds) == 7
     found = label_pairs(drawn, path, lambda q: seen.append(q) or _truth(q), number=20)
     assert [q.second for q in seen[8:]] == drawn.second.to_pylist()[7:20]
     assert [q.number for q in seen[8:]] == list(range(7, 20))
@@ -125,6 +131,33 @@ def test_a_run_that_was_stopped_goes_on(tmp_path, drawn):
     assert SECRET not in path.read_text()
     assert "sort" not in path.read_text()
     label_pairs(drawn, path, lambda _: pytest.fail("asked again"), number=20)
+
+
+def test_what_a_labeller_has_done_elsewhere_counts_as_done(tmp_path, drawn, rule):
+    path = tmp_path / "labels.jsonl"
+    label_pairs(draw_pairs(_turns(), rule, seed=1), path, _truth, number=12)
+    found = label_pairs(drawn, path, _truth, number=20)
+    assert len(found.kinds) == 20
+    path.unlink()
+    label_pairs(draw_pairs(_turns(20), rule), path, _truth, number=12)
+    seen = []
+    found = label_pairs(drawn, path, lambda q: seen.append(q.number) or _truth(q), number=20)
+    assert (len(found.kinds), seen) == (20, list(range(12, 20)))
+
+
+def test_a_file_that_is_something_else_is_left_alone(tmp_path, drawn):
+    for content in (b"my notes", b"my notes\n", b'{"pairs": 3}', b'[{"pair": "'):
+        path = tmp_path / "notes.txt"
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"notes.txt, line 1: expected a label"):
+            label_pairs(drawn, path, lambda _: "stop")
+        assert path.read_bytes() == content
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"id": "a", "model": "m", "messages": []}')
+    with pytest.raises(InputError, match="expected another file than the input"):
+        cqbayes.label(log, _truth, format="openai_chat", labels=log)
+    with pytest.raises(InputError, match=r"null: expected a file to write labels to, got: "):
+        label_pairs(drawn, "/dev/null", _truth, number=1)
 
 
 def test_the_last_label_can_be_taken_back(tmp_path, drawn):
@@ -147,7 +180,9 @@ def test_two_labellers_get_the_same_pairs_and_their_agreement_counts(tmp_path, d
     bad = [SECRET in text for text in drawn.second.to_pylist()[:20]]
     assert found.agreement == (sum(bad[:10]), 10)
     assert sum(bad[:10]) > 0
-    assert len(found.retrial) == 20 - sum(bad[:10])
+    # The first to say something clear is believed, up to the error of a labeller.
+    assert list(found.retrial.values()) == bad
+    assert labels_of([Label("a", "unclear"), Label("a", "neither", "you")]).retrial == {"a": False}
     assert error_of_labels(found) == (1 + sum(bad[:10]), 99 + 20 - sum(bad[:10]))
     assert error_of_labels(labels_of([Label("a", "neither")])) == (1, 99)
 
@@ -184,5 +219,9 @@ def test_what_is_refused(tmp_path, drawn):
     with pytest.raises(InputError, match="expected requests that follow an answer, got none"):
         label_pairs(nothing, tmp_path / "a", _truth)
     assert not list(inferred_pairs([], Rule(load_detector())))
+    with pytest.raises(InputError, match="expected labels that can be read, got: not readable"):
+        label_pairs(drawn, "a\0b", _truth)
+    with pytest.raises(InputError, match="expected a file of labels, got none"):
+        read_labels("a\0b")
     with pytest.raises(InputError, match="format: expected an importer's, one of"):
         cqbayes.label(tmp_path / "a", _truth, format="services")
