@@ -7,9 +7,10 @@
 A log that already is a long table of services, or choice data, enters further on. Text becomes
 contexts by a sentence encoder and principal components of the log's own queries.
 
-**The default model** is ``disjoint_mnl``, with an effect of the attempt (``attempt_mnl``) where
-queries repeat: those that are asked again are the harder ones, and would otherwise make all LLMs
-look worse. What the log shows of outcomes is a channel around it, and around any other model:
+**The default model** is ``disjoint_mnl``, with a common level of the LLMs where next requests are
+scored, since that is what such logs hardly tell, and an effect of the attempt (``attempt_mnl``)
+where queries repeat: those that are asked again are the harder ones, and would otherwise make all
+LLMs look worse. What the log shows of outcomes is a channel around it, and around any other model:
 ``next_request`` where a detector scored next requests in other words, with the rates at which the
 unhappy leave, ask again plainly or in other words, and the content go on, learnt from the log;
 ``abandonment`` where only the outcome of last turns is not known; ``misclassified`` where a table
@@ -43,6 +44,7 @@ DEFAULT = "default"
 # all is possible, and that nobody leaves too. The rates are learnt where acceptance differs.
 LEAVES = 0.6
 GOES_ON = (1.0, 1.0)
+LEVEL_SD = 1.8  # of the log-odds of a share: about uniform, from 0.05 to 0.95 for nine in ten
 RATES = ("leaves", "hides", "goes_on")  # those of a detector have priors that know something
 CHANNELS = ("abandonment", "next_request")  # in which the outcome of silence is left open
 DRAWS_OF_RATES, ROWS_OF_RATES = 1_000, 10_000
@@ -201,8 +203,14 @@ def fit_to(
 
 
 def default_model(log: Log) -> PreferenceModel:
-    """``disjoint_mnl``, with an effect of the attempt where queries of the log repeat."""
+    """``disjoint_mnl``, with an effect of the attempt where queries of the log repeat.
+
+    Where next requests are scored, how often answers are taken at all is what the log hardly tells:
+    there the intercepts have a level in common, with a prior under which all of it is possible.
+    """
     plain = load_model("disjoint_mnl")
+    if log.next_requests is not None:
+        plain = model_factory("disjoint_mnl")(intercept_sd=1.0, level_sd=LEVEL_SD)
     return model_factory("attempt_mnl")(base=plain) if log.repeats else plain
 
 

@@ -149,7 +149,9 @@ def test_labels_of_a_log_are_signs_of_its_fit(tmp_path):
     turns = TurnOptions(labels=labels)
     how = {"format": "openai_chat", "text": CONSTANT}
     log = read_log(path, **how, turns=turns)
-    assert dict(model_for(log).settings)["known"]
+    model = model_for(log)
+    assert dict(model.settings)["known"]
+    assert "level_sd=1.8" in repr(model)
     choice = np.asarray(log.data.choice)
     number = min(52, len(asked))
     assert (choice < SILENCE - CLASSES).sum() == number

@@ -20,6 +20,7 @@ from recovery import (
 )
 
 from cqbayes.choice.data import choice_data
+from cqbayes.errors import InputError
 from cqbayes.inference.infer import infer
 
 NUM_LLMS, DIM = 4, 3
@@ -39,6 +40,23 @@ def test_density_is_the_one_by_hand(intercept):
 
     model = disjoint_mnl(prior_sd=0.7, intercept_sd=1.2, intercept=intercept)
     assert_density(model, by_hand)
+
+
+def test_intercepts_may_have_a_level_in_common():
+    def by_hand(sites, data):
+        context, offered, choice = arrays(data)
+        prior = normal(sites["level"], 0, 1.8)
+        prior += normal(sites["intercept"], np.asarray(sites["level"])[..., None], 1.2)
+        prior += normal(sites["theta"], 0, 0.7)
+        shares = log_shares(linear_utilities(sites, context), offered)
+        return prior + log_likelihood(shares, choice)
+
+    model = disjoint_mnl(prior_sd=0.7, intercept_sd=1.2, level_sd=1.8)
+    assert_density(model, by_hand)
+    assert model.linear is not None
+    assert model.linear.prior_sd is None, "its intercepts are not independent"
+    with pytest.raises(InputError, match="expected level_sd to be a positive number, got 0"):
+        disjoint_mnl(level_sd=0.0)
 
 
 def test_recovery_of_a_truth_from_the_prior():
