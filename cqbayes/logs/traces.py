@@ -57,6 +57,8 @@ def requests_only(table: pa.Table, counts: Counter[str]) -> tuple[pa.Table, tupl
     kind, message = column["kind"], column["message"]
     tree = _Tree(column)
     session, user = tree.identity()
+    # Who owns a key is not who asks, under whatever name it stands.
+    user = [None if one == owner else one for one, owner in zip(user, column["owner"], strict=True)]
     session = _apart(_stated(session, column), user)
     kept: list[int] = []
     calls: set[str] = set()
@@ -77,7 +79,7 @@ def requests_only(table: pa.Table, counts: Counter[str]) -> tuple[pa.Table, tupl
                 calls |= {call} if _PLAIN_NAME.fullmatch(call) else set()
             elif column["llm"][i] is None:
                 reason = NO_LLM
-            elif is_health_check(marks):
+            elif is_health_check(tree.marks_around(i)):
                 reason = HEALTH_CHECK
             elif is_marked_as_task(marks):
                 reason = APPLICATION
@@ -203,6 +205,10 @@ class _Tree:
                 return
             yield found
             i = found
+
+    def marks_around(self, i: int) -> list[str]:
+        """The marks of a record and of those around it."""
+        return [mark for j in (i, *self._outwards(i)) for mark in self._column["marks"][j] or ()]
 
     def outer_request(self, i: int) -> int | None:
         """The outermost request to an LLM around a request."""

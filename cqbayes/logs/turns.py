@@ -18,8 +18,8 @@ for itself: titles, health checks (:mod:`cqbayes.logs.application_requests`), an
 an answer, or within ``REACTION`` of its end, and leads nowhere. Calls that are no chat.
 
 **A user asked again** (``regenerated``, ``repeated``) only where all of this holds: the session is
-known; the second request begins after the answer to the first has ended, and at most ``idle``
-later; both messages have words, and all that is in them is the same. What may be a second record or
+known; the second request begins ``REACTION`` after the answer to the first has ended, or later,
+and at most ``idle`` later; both messages have words, and all that is in them is the same. What may be a second record or
 a user who asked again, and no time decides it, is no turn, and the outcome of the one before is not
 known: its ``model`` is null. So is that of requests to several LLMs at once, since it is not known
 whose answer was shown.
@@ -202,8 +202,13 @@ class _Turn:
     def place(self) -> Any:
         return self.row["asked"], self.row["message"]
 
-    def merge(self, other: dict[str, Any]) -> None:
-        """Takes what a second record of the same request says and this one does not."""
+    def merge(self, other: dict[str, Any], whole: bool = True) -> None:
+        """Takes what a second record of the same request says and this one does not.
+
+        Args:
+            other: the record.
+            whole: whether the answer was there only when both had ended.
+        """
         for name in (
             "feedback",
             "accepted",
@@ -216,7 +221,7 @@ class _Turn:
             if self.row[name] is None:
                 self.row[name] = other[name]
         self.start = self.start or other["start"]
-        self.end = min(filter(None, (self.end, _end(other))), default=None)
+        self.end = (max if whole else min)(filter(None, (self.end, _end(other))), default=None)
 
     def extend(self, step: dict[str, Any]) -> None:
         """Goes on with a step of the program that makes the same answer."""
@@ -233,6 +238,8 @@ class _Turn:
 def _end(row: dict[str, Any]) -> datetime | None:
     if row["end"] is None and row["start"] is not None and row["latency"] is not None:
         return row["start"] + timedelta(seconds=min(row["latency"], DAY))
+    if row["end"] is not None and row["start"] is not None and row["end"] < row["start"]:
+        return None  # one of the two is not what it is called
     return row["end"]
 
 
@@ -267,6 +274,10 @@ class _Threads:
             key = tuple(row[name] for name in (*own, "start", "message", "asked", "llm"))
             if key in unique:
                 self._counts[DUPLICATE] += 1
+                kept = unique[key]  # which one copy may have been before its answer
+                end = max(filter(None, (kept["end"], row["end"])), default=None)
+                absent = {name for name in kept if kept[name] is None}
+                unique[key] = {**kept, **{name: row[name] for name in absent}, "end": end}
             else:
                 unique[key] = row
         found = list(unique.values())
@@ -340,7 +351,7 @@ class _Threads:
             same.merge(new.row)
             return LOGGED_TWICE
         same.certain = False
-        same.merge(new.row)
+        same.merge(new.row, whole=False)
         return RACED
 
     def _as_own_prompt(
@@ -356,8 +367,12 @@ class _Threads:
 
     def _again(self, same: _Turn | None, new: _Turn) -> str | None:
         """Whether the user asks for another answer; links the two turns if so."""
-        if same is None or same.after is not None:
+        if same is None:
             return None
+        if same.after is not None:
+            if same.after.probation is None or same.after.after is not None:
+                return None
+            same.after.before = None  # what a program sent at once, and nothing went on from
         if same.failed:
             _follow(same, new)
             return None
@@ -371,6 +386,10 @@ class _Threads:
             return UNDATED
         if self._is_late(same, new):
             return None
+        if self._is_too_soon(same, new):
+            same.certain = False
+            same.end = max(filter(None, (same.end, new.end)), default=None)
+            return CONCURRENT
         if new.row["text"] is None:
             same.certain = False
             return WORDLESS
@@ -385,7 +404,9 @@ class _Threads:
             _follow(before, new)
             alike = row["message"] == before.row["message"] and row["text"] is not None
             sure = self._is_known and not before.failed and _are_ordered(before, new, told=True)
-            new.repeated = bool(alike and sure and not self._is_late(before, new))
+            soon = self._is_too_soon(before, new)
+            new.repeated = bool(alike and sure and not soon and not self._is_late(before, new))
+            new.probation = CONCURRENT if self._is_known and soon else None
             return None
         if not self._turns or row["place"] is not None:
             return None
@@ -431,6 +452,13 @@ class _Threads:
         settled = [turn for turn in self._turns if turn.probation is None]
         return bool(settled) and settled[-1] is same
 
+    @staticmethod
+    def _is_too_soon(first: _Turn, second: _Turn) -> bool:
+        """Whether nobody can have read the answer to the first, where requests have times."""
+        if second.row["place"] is not None or first.end is None or second.start is None:
+            return False
+        return second.start - first.end < REACTION
+
     def _is_late(self, first: _Turn, second: _Turn) -> bool:
         begun = first.end or first.start
         if begun is None or second.start is None:
@@ -452,7 +480,7 @@ class _Threads:
         for turn in self._turns:
             if turn.probation is not None and turn.after is None:
                 self._counts[turn.probation] += 1
-                if turn.before is not None:
+                if turn.before is not None and turn.before.after is turn:
                     turn.before.after = None
             else:
                 kept.append(turn)

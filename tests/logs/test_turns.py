@@ -464,6 +464,67 @@ def test_what_begins_during_an_answer_and_is_gone_on_with_is_a_turn():
     assert not aside
 
 
+@pytest.mark.parametrize(
+    "second",
+    [
+        request(5.01, "Why?", llm="gpt-shadow"),
+        request(5.001, "Why?", lasts=0.001),  # from a cache
+        request(5.2, "Why?", system="a guard's"),
+        request(5.2, "Why?", "So.", "Why?"),
+        request(5.2, "Why?", "So.", "Give this conversation a name"),
+    ],
+)
+def test_nobody_reads_an_answer_and_reacts_at_once(second):
+    rows, aside = found(request(0, "Why?"), second)
+    assert (len(rows), aside) == (1, {turns.CONCURRENT: 1})
+    # And a user who then asks again does so.
+    rows, aside = found(request(0, "Why?"), second, request(60, "Why?"))
+    assert (again(rows), aside) == ([1], {turns.CONCURRENT: 1})
+
+
+def test_the_answer_of_a_request_with_three_records_ends_with_the_last():
+    three = [request(0, "Why?", lasts=10), request(1, "Why?", lasts=2), request(5, "Why?", lasts=3)]
+    rows, aside = found(*three)
+    assert (len(rows), aside) == (1, {turns.LOGGED_TWICE: 2})
+
+
+def test_an_end_before_the_beginning_is_not_believed():
+    # The second may be a second record as well: its answer's end is not known.
+    rows, _ = found(request(60, "Why?", lasts=-1), request(120, "Why?"))
+    assert again(rows) == []
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_record_that_came_again_when_it_was_whole_completes_the_first(turned):
+    early = request(0, "Why?", lasts=None, id="a", response_chars=None, cost=None)
+    late = request(0, "Why?", id="a", answer="x", cost=0.5)
+    both = [late, early] if turned else [early, late]
+    rows, aside = found(*both, request(60, "Why?", id="b"))
+    assert again(rows) == [1]
+    assert (rows[0]["cost"], rows[0]["response_chars"]) == (0.5, 4)
+    assert aside == {turns.DUPLICATE: 1}
+
+
+def test_who_owns_the_key_is_no_user():
+    of = [request(t, "Why?", session=None, user="u", owner="u") for t in (0, 60)]
+    rows, _ = found(*of)
+    assert [row["user_id"] for row in rows] == [None, None]
+    assert len({row["session_id"] for row in rows}) == 2
+
+
+def test_spans_around_a_request_say_what_it_is_for():
+    checks = [
+        one
+        for t in (0, 300)
+        for one in (
+            Request(kind="span", id=f"r{t}", trace=f"t{t}", marks=("health_check",), start=at(t)),
+            request(t, "ping", id=f"c{t}", trace=f"t{t}", parent=f"r{t}"),
+        )
+    ]
+    rows, aside = found(*checks)
+    assert (rows, aside[traces.HEALTH_CHECK]) == ([], 2)
+
+
 def test_health_checks_and_other_calls_are_counted():
     rows, aside = found(
         request(0, "ping", marks=("litellm-internal-health-check",)),

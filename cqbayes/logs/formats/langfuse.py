@@ -85,6 +85,7 @@ SESSIONS = (
     "chat_id",
     "thread_id",
 )
+OWNERS = ("user_api_key_user_id",)
 USERS = ("user_id", "userId", "langfuse_user_id", "user.id", "trace_user_id")
 # Fields of a trace that its observations take over.
 OF_TRACE = ("session_id", "user_id", "tags", "trace_name", "trace_metadata", "trace_id")
@@ -233,6 +234,7 @@ def _identified(record: Mapping[str, Any]) -> Request:
     tasks = [one.get(key) for one in holders for key in ("task", "tags")]
     names = (record.get("name"), _field(record, "trace_name"), _field(record, "prompt_name"))
     return Request(
+        owner=mentioned(holders, OWNERS),
         session=identifier(_field(record, "session_id")) or mentioned(holders, SESSIONS),
         user=identifier(_field(record, "user_id")) or mentioned(holders, USERS),
         marks=marks(*names, record.get("tags"), _field(record, "trace_tags"), *tasks),

@@ -54,7 +54,8 @@ EARLIER = ("chat_history", "history")
 OF_SYSTEM = ("system", "system_instruction", "systemInstruction", "instructions")
 # Names of a content, and of what stands beside it.
 CONTENTS = ("content", "parts", "blocks", "text", "value", "message", "refusal")
-BESIDE = ("images", "attachments", "experimental_attachments", "files", "audio")
+BESIDE = ("image", "images", "image_url", "image_urls", "attachments", "experimental_attachments",
+          "file", "files", "file_ids", "documents", "media", "audio", "video")  # fmt: skip
 # Kinds of parts, in lower case and without "-" and "_".
 KINDS = ("type", "block_type", "content_type", "part_kind")
 TEXTS = ("text", "inputtext", "outputtext", "userprompt")
@@ -62,7 +63,8 @@ SILENT = ("thinking", "reasoning", "redactedthinking", "reasoningcontent", "cach
 RESULT = re.compile(r"\w*(?:tool|function|call|execution)\w*(?:result|response|output|return)\w*")
 CALL = re.compile(r"\w*(?:tooluse|call)|itemreference|executablecode|mcplisttools")
 OTHERS = ("image", "imageurl", "inputimage", "audio", "inputaudio", "file", "inputfile", "video")
-# What changes in a part from one request to the next, and is nothing that it shows.
+# What changes in a part from one request to the next, and is nothing that it shows; but an id may
+# be all that it shows.
 PASSING = ("cache_control", "cacheControl", "id", "detail")
 # What is no text, in a text.
 DATA = re.compile(
@@ -70,11 +72,15 @@ DATA = re.compile(
     r"|@@@langfuseMedia:.{1,500}?@@@"
 )
 DATA_URL = re.compile(r"data:[\w.+-]{1,99}/[\w.+-]{1,99}[;,]")
-BASE64 = re.compile(r"[A-Za-z0-9+/_-]{256,}={0,2}\s*")
+# One word, or lines of one length and a last one.
+BASE64 = re.compile(
+    r"[A-Za-z0-9+/_-]{60,}(?:\r?\n[A-Za-z0-9+/_-]{60,})*(?:\r?\n[A-Za-z0-9+/_-]+)?={0,2}\s*"
+)
 # What stands for a text that was not logged.
 PLACEHOLDER = re.compile(
-    r"default-message-value|[\[<({*_]*redacted(?:[ _-]by[ _-][\w-]+)?[\])>}*_]*"
-    r"|[\[<({*_]+(?:elided|masked|omitted|filtered|removed|hidden|scrubbed[^\]]{0,99})[\])>}*_]+"
+    r"default-message-value|redacted(?:[ _-]by[ _-].{1,40})?"
+    r"|[\[<({*_]+(?:[^\[\]<>(){}\"]{0,99}[^a-z\[\]<>(){}\"])?(?:redacted|elided|masked|omitted"
+    r"|filtered|removed|hidden|scrubbed|not recorded)(?![a-z])[^\[\]<>(){}\"]{0,99}[\])>}*_]+"
     r"|\*{3,}",
     re.IGNORECASE,
 )
@@ -427,9 +433,9 @@ def _is_base64(value: str) -> bool:
 def _lasting(value: Any) -> Any:
     """A part without what is absent in it, or changes from one request to the next."""
     if isinstance(value, Mapping):
-        return {
-            key: _lasting(value[key])
-            for key in sorted(value)
-            if value[key] is not None and key not in PASSING
-        }
+        said = [key for key in sorted(value) if value[key] is not None]
+        lasting = [key for key in said if key not in PASSING]
+        if all(key in KINDS for key in lasting):
+            lasting += [key for key in said if key == "id"]
+        return {key: _lasting(value[key]) for key in lasting}
     return [_lasting(one) for one in value] if isinstance(value, list) else value

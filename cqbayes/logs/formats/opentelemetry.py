@@ -59,6 +59,7 @@ References:
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import chain
 from typing import Any
 
 from cqbayes.logs.formats.exchanges import (
@@ -94,7 +95,19 @@ from cqbayes.logs.formats.messages import (
     read_messages,
 )
 
-NESTED = (("resourceSpans", "scopeSpans", "spans"), ("resourceLogs", "scopeLogs", "logRecords"))
+# Names of the three levels of OTLP: in camel and snake case, of older versions, and of stores.
+NESTED = (
+    (
+        ("resourceSpans", "resource_spans", "batches"),
+        ("scopeSpans", "scope_spans", "instrumentationLibrarySpans"),
+        ("spans",),
+    ),
+    (
+        ("resourceLogs", "resource_logs"),
+        ("scopeLogs", "scope_logs", "instrumentationLibraryLogs"),
+        ("logRecords", "log_records"),
+    ),
+)
 DETAILS = "gen_ai.client.inference.operation.details"
 EVALUATION = "gen_ai.evaluation.result"
 ERROR = (2, "STATUS_CODE_ERROR")
@@ -118,6 +131,10 @@ OPERATIONS = (
 CHATS = re.compile(r"chat|complet|generat|respon|message|text|stream|converse|llm")
 NO_REQUESTS = re.compile(
     r".*(?:agent|tool|workflow|task|chain|retriev|guardrail|evaluator|memory|plan).*|prompt|unknown"
+)
+# Requests though their name says tool or plan, too.
+NAMED_CHATS = re.compile(
+    r"(?:chat|(?:text_)?completions?)(?:[._ -].*)?|.*[._](?:chat|completions?)"
 )
 OTHERS = re.compile(r"embed|rerank|image|speech|transcri|moderat")
 MODELS = (
@@ -178,13 +195,13 @@ Events = Sequence[tuple[Any, Attributes]]
 
 
 def _unpacked(record: Mapping[str, Any]) -> Iterable[Any]:
-    for outer, *below in NESTED:
-        if outer in record:
-            return _leaves(record[outer], below)
-    return (record,)
+    found = [
+        _leaves(record[name], below) for outer, *below in NESTED for name in outer if name in record
+    ]
+    return chain.from_iterable(found) if found else (record,)
 
 
-def _leaves(value: Any, below: Sequence[str], resource: Any = None) -> Iterator[Any]:
+def _leaves(value: Any, below: Sequence[Sequence[str]], resource: Any = None) -> Iterator[Any]:
     """The values nested under names, with their resource; one of another shape comes as null."""
     if value is None:
         return
@@ -195,7 +212,11 @@ def _leaves(value: Any, below: Sequence[str], resource: Any = None) -> Iterator[
         if not isinstance(one, Mapping):
             yield None
         elif below:
-            yield from _leaves(one.get(below[0]), below[1:], one.get("resource", resource))
+            held = [one[name] for name in below[0] if name in one]
+            if not held:
+                yield None
+            for inside in held:
+                yield from _leaves(inside, below[1:], one.get("resource", resource))
         else:
             yield one if resource is None else {**one, "resource": resource}
 
@@ -232,7 +253,8 @@ def _of_span(
     plain = (call or "").lower()
     about = [*attributes, *(name for name, _ in events)]
     is_llm = any(isinstance(name, str) and OF_LLM.fullmatch(name) for name in about)
-    if NO_REQUESTS.fullmatch(plain) or not (is_llm or plain == "llm" or OTHERS.search(plain)):
+    is_other = NO_REQUESTS.fullmatch(plain) and not NAMED_CHATS.fullmatch(plain)
+    if is_other or not (is_llm or plain == "llm" or OTHERS.search(plain)):
         # The outermost span may say what the user asked.
         asked = _told(attributes, events) if plain and found.parent is None else None
         said = None if asked is None else asked.message

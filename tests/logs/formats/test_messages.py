@@ -230,6 +230,8 @@ def test_a_single_question(value):
         "abc" * 200,
         "[{" + "[" * 100_000,
         "redacted text",
+        "(What was hidden here?) And why?",
+        "[unhidden]",
         "hidden",
     ],
 )
@@ -282,6 +284,13 @@ CUT = json.dumps(TALK)[:50]
         ([*said("Why?", "So."), user("")], messages.NO_CONTENT),
         ('{"a": 1}', messages.UNKNOWN_JSON),
         ({"a": 1}, messages.UNKNOWN_JSON),
+        ([user("[REDACTED BY THE SDK]")], messages.NO_CONTENT),
+        ([user("redacted by admin team")], messages.NO_CONTENT),
+        ([user("<fully masked due to failed mask function>")], messages.NO_CONTENT),
+        ([user("[content redacted]")], messages.NO_CONTENT),
+        ([user("[REDACTED: PII]")], messages.NO_CONTENT),
+        ([user("*** MASKED ***")], messages.NO_CONTENT),
+        ([user("[Content not recorded]")], messages.NO_CONTENT),
         ({"input": {"question": "Why?"}}, messages.UNKNOWN_JSON),
         ('[{"a": 1}]', messages.UNKNOWN_JSON),
         ([{"content": "Why?"}], messages.UNKNOWN_JSON),
@@ -407,6 +416,28 @@ def test_what_stands_beside_a_content():
     assert pictures[0].message not in (pictures[2].message, digest("What is this?"))
     asked = {"prompt": "What is this?", "images": ["aGk="], "model": "llava"}
     assert _asked(asked) == pictures[0]
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        lambda name: {"attachments": [{"id": name}]},
+        lambda name: {"content": ["A?", {"type": "image", "id": name}]},
+        lambda name: {"content": ["A?", {"type": "file", "file": {"file_id": name}}]},
+        *(
+            lambda name, key=key: {key: name}
+            for key in ("image", "image_url", "image_urls", "file", "file_ids", "documents",
+                        "media", "video")
+        ),
+    ],
+)  # fmt: skip
+def test_another_picture_is_another_message(picture):
+    one, same, other = (
+        _asked([{"role": "user", "content": "A?", **picture(name)}]) for name in "aab"
+    )
+    assert one == same
+    assert one.message != other.message
+    assert one.text == "A?"
 
 
 # Programs

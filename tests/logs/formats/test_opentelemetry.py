@@ -333,7 +333,8 @@ def test_what_a_request_is_for(tmp_path):
 @pytest.mark.parametrize(
     "operation",
     ["generate_content", "text_completion", "acompletion", "aresponses", "chat.completions",
-     "chat.streaming_completions", "some.chat.of.tomorrow", "respond"],
+     "chat.streaming_completions", "some.chat.of.tomorrow", "respond", "chat_with_tools",
+     "completions.tools", "planner.chat"],
 )  # fmt: skip
 def test_operations_that_have_the_shape_of_a_chat(tmp_path, operation):
     found = BASIC | IN_JSON | {"gen_ai.operation.name": operation}
@@ -405,6 +406,27 @@ def test_steps_of_programs(tmp_path, given, after):
     found = BASIC | {"gen_ai.input.messages": json.dumps(given)}
     (row,) = rows_of(tmp_path, opentelemetry, _span(found))
     assert (row["after"], row["tools"]) == (after, True)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("resource_spans", "scope_spans"),
+        ("batches", "scopeSpans"),
+        ("batches", "instrumentationLibrarySpans"),
+        ("resourceSpans", "instrumentationLibrarySpans"),
+    ],
+)
+def test_names_that_others_give_to_the_levels_of_a_line(tmp_path, names):
+    (outer,) = _line(_span(BASIC | IN_JSON))["resourceSpans"]
+    spans = outer.pop("scopeSpans")
+    found = {names[0]: [{**outer, names[1]: spans}]}
+    assert rows_of(tmp_path, opentelemetry, found) == [OF_SPAN]
+
+
+def test_spans_without_a_known_level_are_set_aside(tmp_path):
+    found = {"resourceSpans": [{"spansOfTomorrow": [{"spans": [_span(BASIC | IN_JSON)]}]}]}
+    assert reason_of(tmp_path, opentelemetry, found) == log_format.NOT_JSON
 
 
 @pytest.mark.parametrize(
