@@ -18,11 +18,11 @@ for itself: titles, health checks (:mod:`cqbayes.logs.application_requests`), an
 an answer, or within ``REACTION`` of its end, and leads nowhere. Calls that are no chat.
 
 **A user asked again** (``regenerated``, ``repeated``) only where all of this holds: the session is
-known; the second request begins ``REACTION`` after the answer to the first has ended, or later,
-and at most ``idle`` later; both messages have words, and all that is in them is the same. What may be a second record or
-a user who asked again, and no time decides it, is no turn, and the outcome of the one before is not
-known: its ``model`` is null. So is that of requests to several LLMs at once, since it is not known
-whose answer was shown.
+known; the second request begins ``REACTION`` after the answer to the first has ended, or later, and
+at most ``idle`` later; both messages have words, and all that is in them is the same. What may be a
+second record or a user who asked again, and no time decides it, is no turn, and the outcome of the
+one before is not known: its ``model`` is null. So is that of requests to several LLMs at once,
+since it is not known whose answer was shown.
 
 No outcome depends on the order of records in a file.
 """

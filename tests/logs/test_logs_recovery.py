@@ -303,6 +303,7 @@ SMALL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_a_small_log_is_believed_as_far_as_it_deserves(name):
     small = SMALL[name]
