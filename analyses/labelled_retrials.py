@@ -59,7 +59,7 @@ parser.add_argument("--jobs", type=int, default=2, help="processes")
 settings = parser.parse_args()
 scripts_end_in_one_line()
 out = writable_folder(settings.out)
-num_logs = settings.logs or (2 if settings.smoke else 200)
+num_logs = settings.logs or (1 if settings.smoke else 200)
 dialogues = 40 if settings.smoke else 300
 data = None if settings.smoke else data_folder()
 engine = "laplace" if settings.smoke else "auto"

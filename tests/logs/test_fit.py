@@ -127,7 +127,8 @@ def test_the_outcome_of_a_scored_request_is_left_open(tmp_path):
     not_taken = 1 - alone.transpose("query", "llm").values[np.arange(data.num_obs), shown]
     asks = np.mean(stored.posterior.sites(jax.random.key(5), 2_000)["asks_otherwise"])
     expected = float(asks * not_taken.sum())
-    assert hidden_retries(fitted.posterior, data) == pytest.approx(expected, rel=0.05)
+    # Of other draws, a thousand each: a standard error of some 3 percent on either side.
+    assert hidden_retries(fitted.posterior, data) == pytest.approx(expected, rel=0.15)
     face = read_log(path, **how, turns=TurnOptions(signs="threshold"))
     assert face.data.num_obs == fitted.log.data.num_obs
     trusted = model_for(face, trust_labels=True)
