@@ -203,7 +203,8 @@ def read_requests(
 
 def suffix(path: Path) -> str:
     """The suffix of a file, with the one before ``.gz``: ``.jsonl.gz``."""
-    return "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
+    said = "".join(path.suffixes[-2:]) if path.suffix.lower() == ".gz" else path.suffix
+    return said.lower()
 
 
 def files(path: str | Path | Sequence[str | Path], suffixes: Sequence[str]) -> list[Path]:

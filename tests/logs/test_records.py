@@ -218,6 +218,12 @@ def test_parquet_is_unpacked_too(tmp_path):
     assert stream.report.places == {NO_NAME: ("a.parquet:1",)}
 
 
+def test_names_of_files_may_be_in_capitals(tmp_path):
+    _text(tmp_path / "a.jsonl", _lines(ONE))
+    _text(tmp_path / "B.JSONL", _lines(TWO))
+    assert sorted(_names(read_requests(MADE_UP, tmp_path))) == ["one", "two"]
+
+
 def test_a_record_is_in_one_batch(tmp_path, monkeypatch):
     path = _text(tmp_path / "log.jsonl", _lines(*[{"name": "a", "times": 3, "text": "12345"}] * 7))
     assert [len(batch) for batch in read_requests(MADE_UP, path, rows=5)] == [6, 6, 6, 3]

@@ -58,10 +58,13 @@ def opened(value: Any) -> Any:
         return value
 
 
+WRITTEN_NULLS = ("None", "null", "undefined")  # what programs write for an absent name
+
+
 def identifier(*values: Any) -> str | None:
     """The first value that is present, as a short string; None where there is none."""
     for value in values:
-        if value is None or value == "":
+        if value is None or value == "" or value in WRITTEN_NULLS:
             continue
         if isinstance(value, int) and not isinstance(value, bool):
             value = str(value)
@@ -89,6 +92,8 @@ def short(value: Any) -> str | None:
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str) or not value.strip() or len(value) > MOST_BYTES_OF_NAME:
+        return None
+    if value in WRITTEN_NULLS:
         return None
     try:
         return value if len(value.encode()) <= MOST_BYTES_OF_NAME else None

@@ -170,7 +170,7 @@ def _of_observation(observation: Mapping[str, Any]) -> Request:
         failed=failed,
         **_opinions(observation),
     )
-    if observation["type"] != GENERATION:
+    if str(observation["type"]).upper() != GENERATION:
         return request._replace(kind="span", call=short(observation["type"]))
     model = identifier(observation.get("model"), _field(observation, "provided_model_name"))
     if model is None:

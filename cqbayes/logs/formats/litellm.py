@@ -266,9 +266,10 @@ def _cost(record: Mapping[str, Any]) -> float | None:
 
 
 def _attempts(metadata: Mapping[str, Any]) -> int | None:
-    found = metadata.get("attempted_retries")
-    is_count = isinstance(found, int) and not isinstance(found, bool) and 0 <= found < 2**31
-    return found if is_count else None
+    said = metadata.get("attempted_retries")
+    if isinstance(said, bool) or not re.fullmatch("[0-9]{1,9}", str(said)):
+        return None
+    return int(said)
 
 
 IMPORTER = Importer(

@@ -108,7 +108,13 @@ OF_LONE_TRACE = {
 
 
 @pytest.mark.parametrize(
-    "found", [IN_STORAGE, VERSION_2, {"data": [VERSION_2], "meta": {"page": 1}}]
+    "found",
+    [
+        IN_STORAGE,
+        {**IN_STORAGE, "type": "generation"},
+        VERSION_2,
+        {"data": [VERSION_2], "meta": {"page": 1}},
+    ],
 )
 def test_a_generation(tmp_path, found):
     assert rows_of(tmp_path, langfuse, found) == [OF_GENERATION]

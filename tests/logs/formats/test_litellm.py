@@ -134,7 +134,7 @@ def test_a_payload(tmp_path, found):
 def test_the_gateway_sends_again_and_the_user_asks_again(tmp_path):
     sent = [
         _payload(session_id="s", **FAILED),
-        _payload(session_id="s", metadata={"attempted_retries": 1}, model="gpt-4o-mini"),
+        _payload(session_id="s", metadata={"attempted_retries": "1"}, model="gpt-4o-mini"),
         _payload(session_id="s", metadata={"attempted_retries": None}),
     ]
     rows = rows_of(tmp_path, litellm, *sent)
