@@ -269,7 +269,7 @@ def _attempts(metadata: Mapping[str, Any]) -> int | None:
     said = metadata.get("attempted_retries")
     if isinstance(said, bool) or not re.fullmatch("[0-9]{1,9}", str(said)):
         return None
-    return int(said)
+    return int(str(said))
 
 
 IMPORTER = Importer(
