@@ -74,8 +74,10 @@ def fit(
 
         return jax.lax.scan(step, state, length=num_draws)[1]
 
-    # One chain after the other: side by side, each would wait for the longest tree among them.
-    vectors, stats = jax.lax.map(chain, jax.random.split(key, num_chains))
+    # Side by side, each chain waits for the longest tree among them, and compiles for longer; an
+    # accelerator has nothing else to do meanwhile.
+    at_once = None if jax.default_backend() == "cpu" else num_chains
+    vectors, stats = jax.lax.map(chain, jax.random.split(key, num_chains), batch_size=at_once)
     vectors = jax.vmap(jax.vmap(layout(model, sizes).canonical))(vectors)
     status = jnp.select(
         [~jnp.isfinite(vectors).all(), jnp.mean(stats["diverging"]) > MOST_DIVERGING],

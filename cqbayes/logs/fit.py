@@ -209,7 +209,7 @@ def default_model(log: Log) -> PreferenceModel:
     there the intercepts have a level in common, with a prior under which all of it is possible.
     """
     plain = load_model("disjoint_mnl")
-    if log.next_requests is not None:
+    if log.is_scored:
         plain = model_factory("disjoint_mnl")(intercept_sd=1.0, level_sd=LEVEL_SD)
     return model_factory("attempt_mnl")(base=plain) if log.repeats else plain
 
@@ -228,7 +228,8 @@ def model_for(
         model = default_model(log) if model == DEFAULT else load_model(model)
     choice = np.asarray(log.data.choice)
     if (choice < -model.signs).any():
-        if log.next_requests is not None and (choice < SILENCE).any():
+        if log.is_scored:
+            assert log.next_requests is not None
             model = model_factory("next_request")(
                 base=model,
                 leaves=LEAVES,

@@ -98,6 +98,13 @@ class Log(NamedTuple):
         return np.sort(order[first])
 
     @property
+    def is_scored(self) -> bool:
+        """Whether any outcome is left open to the score of a next request."""
+        return self.next_requests is not None and bool(
+            (np.asarray(self.data.choice) < SILENCE).any()
+        )
+
+    @property
     def repeats(self) -> bool:
         """Whether any query has more than one service."""
         return self.data.attempt is not None and bool((np.asarray(self.data.attempt) > 1).any())

@@ -454,10 +454,13 @@ class _Threads:
 
     @staticmethod
     def _is_too_soon(first: _Turn, second: _Turn) -> bool:
-        """Whether nobody can have read the answer to the first, where requests have times."""
+        """Whether nobody can have read the answer to the first, where requests have times.
+
+        What follows an answer and has begun before its end says that the end is wrong.
+        """
         if second.row["place"] is not None or first.end is None or second.start is None:
             return False
-        return second.start - first.end < REACTION
+        return timedelta(0) <= second.start - first.end < REACTION
 
     def _is_late(self, first: _Turn, second: _Turn) -> bool:
         begun = first.end or first.start

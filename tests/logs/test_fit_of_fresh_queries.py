@@ -9,9 +9,10 @@ import pytest
 from cqbayes.errors import InputError
 from cqbayes.logs.fit import default_model, fit, fit_to, learnt_rates, model_for
 from cqbayes.logs.read import TextOptions, TurnOptions, read_log
-from cqbayes.logs.retrials.detector import load_detector
+from cqbayes.logs.retrials.detector import CLASSES, load_detector
 from cqbayes.logs.retrials.next_requests import NextRequests
 from cqbayes.predict.predictions import acceptance
+from cqbayes.preference import load_model
 
 CONSTANT = TextOptions(encoder="constant")
 
@@ -83,6 +84,8 @@ def test_the_default_model_knows_the_attempt_where_queries_repeat(hard, tmp_path
     path, _ = services(tmp_path / "log.jsonl", (0.99,), queries=5)
     log = read_log(path)
     assert default_model(log).name == "disjoint_mnl"
+    shown = log._replace(next_requests=NextRequests(load_detector(), np.ones(CLASSES, int)))
+    assert default_model(shown) == load_model("disjoint_mnl"), "nothing hangs on a score"
 
 
 def test_channels_are_around_any_model(tmp_path):

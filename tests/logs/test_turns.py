@@ -482,6 +482,12 @@ def test_nobody_reads_an_answer_and_reacts_at_once(second):
     assert (again(rows), aside) == ([1], {turns.CONCURRENT: 1})
 
 
+def test_who_goes_on_before_the_stated_end_has_read_the_answer():
+    """Some gateways write the end of what they did after the answer."""
+    rows, aside = found(request(0, "Why?", lasts=9), request(8.9, "Why?", "So.", "How?"))
+    assert ([row["text"] for row in rows], aside) == (["Why?", "How?"], {})
+
+
 def test_the_answer_of_a_request_with_three_records_ends_with_the_last():
     three = [request(0, "Why?", lasts=10), request(1, "Why?", lasts=2), request(5, "Why?", lasts=3)]
     rows, aside = found(*three)

@@ -295,10 +295,7 @@ def inferred_pairs(batches: Iterable[pa.RecordBatch], rule: Rule) -> Iterator[Pa
         rule: how outcomes are decided.
     """
     for turns, _ in _whole_sessions(batches):
-        rows = turns.filter(pa.array(_in_order(turns)))
-        answered = ~flags(rows["failed"])
-        before = _answers_before(rows, answered, rule.idle)
-        seen = _outcomes(rows, answered, before, rule)
+        rows, _, _, seen = _looked_at(turns, rule)
         some = (seen.kind == "inferred") & np.asarray(rows["model"].is_valid(), bool)
         first = np.flatnonzero(some)
         second = seen.reaction[first]
@@ -321,10 +318,7 @@ def decide(turns: pa.RecordBatch, rule: Rule) -> tuple[pa.RecordBatch, TurnCount
         turns: at least one, in ``TURNS``; the turns of a session together and in order.
         rule: how outcomes are decided.
     """
-    rows = turns.filter(pa.array(_in_order(turns)))
-    answered = ~flags(rows["failed"])
-    before = _answers_before(rows, answered, rule.idle)
-    seen = _outcomes(rows, answered, before, rule)
+    rows, answered, before, seen = _looked_at(turns, rule)
     start, attempt = _attempts(answered, before, seen.again)
     attributed = answered & np.asarray(rows["model"].is_valid(), bool)
     known, unknown = attributed & (seen.kind != "unseen"), seen.kind == "last"
@@ -364,6 +358,16 @@ def decide(turns: pa.RecordBatch, rule: Rule) -> tuple[pa.RecordBatch, TurnCount
     absent = {field.name: pa.nulls(rows.num_rows, field.type) for field in SERVICES}
     services = pa.RecordBatch.from_pydict({**absent, **columns}, SERVICES)
     return services.filter(pa.array(kept)), counts, _known(rows, seen, kept, rule)
+
+
+def _looked_at(
+    turns: pa.RecordBatch, rule: Rule
+) -> tuple[pa.RecordBatch, np.ndarray, np.ndarray, "_Outcomes"]:
+    """Turns in order, which were answered, what each is a reaction to, and outcomes."""
+    rows = turns.filter(pa.array(_in_order(turns)))
+    answered = ~flags(rows["failed"])
+    before = _answers_before(rows, answered, rule.idle)
+    return rows, answered, before, _outcomes(rows, answered, before, rule)
 
 
 def _known(rows: pa.RecordBatch, seen: "_Outcomes", kept: np.ndarray, rule: Rule) -> Known:
