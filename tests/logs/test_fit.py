@@ -165,6 +165,14 @@ def test_labels_of_a_log_are_signs_of_its_fit(tmp_path):
     assert [one.drawn for one in checked.strata] == np.bincount(
         [json.loads(line)["class"] for line in labels.read_text().splitlines()], minlength=CLASSES
     ).tolist()
+    assert (checked.elsewhere, checked.moved) == (0, 0)
+    # A label of a pair that is gone, and one that was drawn by other scores.
+    lines = labels.read_text().splitlines()
+    first, *rest = map(json.loads, lines)
+    changed = [{**first, "pair": "gone"}, {**rest[0], "class": 3 - rest[0]["class"]}, *rest[1:]]
+    labels.write_text("".join(f"{json.dumps(one)}\n" for one in changed))
+    other = read_log(path, **how, turns=turns).facts.checked
+    assert (other.labelled, other.elsewhere, other.moved) == (number - 1, 1, 1)
     verdict = judge(log.facts)
     assert "labels" in [one.name for one in verdict.findings]
     assert "unknown_words" not in [one.name for one in verdict.doubts]

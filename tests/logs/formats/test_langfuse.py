@@ -321,6 +321,11 @@ def test_identity_in_metadata(tmp_path, metadata):
     assert {(row["session"], row["user"]) for row in rows} == {("s", "ann")}
 
 
+def test_who_owns_the_key(tmp_path):
+    found = _generation(metadata={"user_api_key_user_id": "owner"})
+    assert [row["owner"] for row in rows_of(tmp_path, langfuse, found)] == ["owner"]
+
+
 def test_what_a_request_is_for(tmp_path):
     one = _generation(promptName="title-prompt", metadata={"task": "title_generation"})
     (_, row) = rows_of(tmp_path, langfuse, _trace(one, name="web", tags=["beta", "web"]))

@@ -395,6 +395,7 @@ def test_white_space_and_parts_do_not_make_another_message():
         ("data:image/png;base64,aGkhIQ==", None),
         ("data:image/svg+xml;utf8,<svg></svg>", None),
         ("aB3/" * 100, None),
+        ("\n".join(["aB3/" * 19] * 5 + ["aB3="]), None),
         ("![a](data:image/png;base64,aGkhIQ==) What is this?", "![a]() What is this?"),
         ([{"type": "text", "text": "data:image/png;base64,aGkhIQ=="}], None),
         ("@@@langfuseMedia:type=image/png|id=1|source=base64@@@", None),

@@ -89,6 +89,7 @@ def test_scores_after_answers_that_users_judged_are_counted():
         "good": [_turn(0, feedback=1.0), _turn(1, "wrong")],
         "bad": [_turn(0, feedback=-1.0), _turn(1, "thanks"), _turn(2, "still wrong")],
         "copied": [_turn(0, accepted=True), _turn(1, "And why red?")],
+        "good again": [_turn(0, feedback=1.0), _turn(1, "And where?")],
         "copied, bad": [_turn(0, accepted=True, feedback=-1.0), _turn(1, "wrong")],
         # What follows says nothing of these, or in no words, or not of this answer.
         "button": [_turn(0), _turn(1, "wrong", regenerated=True)],
@@ -106,7 +107,7 @@ def test_scores_after_answers_that_users_judged_are_counted():
     table = pa.Table.from_pylist(turns, TURNS)
     stream = services_of_turns(table, DETECTOR, idle=HOUR)
     list(stream)
-    assert stream.known.after.tolist() == [[1, 0, 0, 1], [1, 0, 0, 1]]
+    assert stream.known.after.tolist() == [[2, 0, 0, 1], [1, 0, 0, 1]]
     assert (stream.report.said_bad, stream.report.asked_again) == (7, 2)
     alone = services_of_turns(table, DETECTOR, idle=HOUR, next_turn="taken")
     list(alone)
