@@ -12,6 +12,8 @@
 #   before, but few, as gateways ship it. **trusted**: where the detector finds that probable.
 #   **scored**: the detector's scores are evidence, with all doubt, as `cqbayes.fit` has it.
 #   **labelled**: the same, and 100 labels, drawn by `cqbayes.label`; the labels are the ratings.
+# - Logs of one domain share dialogues, and those of `realhumaneval`, a small one, all of them: they
+#   differ in which LLM answered. So errors over logs are too small.
 # - The truth is acceptance of a fresh query, on average over contexts. Intervals hold 90 percent.
 #   ± is one standard error over logs.
 #
@@ -47,7 +49,14 @@ from cqbayes import (
 )
 
 sys.path.insert(0, str(Path(sys.argv[0]).resolve().parent))  # in a notebook, too
-from simulated_users.rated_logs import LLMS, RatedLog, detector_without, domains_of, rated_log
+from simulated_users.rated_logs import (
+    LLMS,
+    MADE_UP,
+    RatedLog,
+    detector_without,
+    domains_of,
+    rated_log,
+)
 
 parser = argparse.ArgumentParser(description="Fits to rated dialogues, with and without labels.")
 parser.add_argument("--smoke", action="store_true", help="a tiny run that proves nothing")
@@ -185,13 +194,15 @@ def of(name: str) -> list[dict[str, Any]]:
     return [log for log in every if name in ("all", log["asked"]["domain"])]
 
 
+wordings = "made-up" if every[0]["asked"]["domain"] in MADE_UP else "real"
 names = ["all", *sorted({log["asked"]["domain"] for log in every})]
 table = pd.DataFrame([{"domain": name, **row(way, of(name))} for name in names for way in WAYS])
+print(f"{len(every)} logs of {wordings} dialogues")
 print(table.to_string(index=False))
 with replacing(out / "table.csv") as temporary:
     table.to_csv(temporary, index=False)
 with replacing(out / "labelled_retrials.json") as temporary:
-    temporary.write_text(json.dumps({**made, "logs": every}, indent=1))
+    temporary.write_text(json.dumps({**made, "data": wordings, "logs": every}, indent=1))
 
 # %%
 chart, axes = plt.subplots(1, len(WAYS), figsize=(14, 4), sharex=True, sharey=True)
@@ -203,15 +214,29 @@ for axis, way in zip(axes, WAYS, strict=True):
     )
     fits = (low <= truth) & (truth <= high)
     for inside, colour in ((True, "#0072B2"), (False, "#D55E00")):
-        some = fits == inside
+        some, name = fits == inside, "covers the truth" if inside else "does not"
         reach = np.maximum([mean - low, high - mean], 0)[:, some]
         axis.errorbar(
-            truth[some], mean[some], yerr=reach, fmt="o", ms=3, lw=1, alpha=0.7, color=colour
+            truth[some],
+            mean[some],
+            yerr=reach,
+            fmt="o",
+            ms=3,
+            lw=1,
+            alpha=0.7,
+            color=colour,
+            label=name,
         )
     axis.axline((0.8, 0.8), slope=1, color="black", lw=1, ls="--")
     axis.set(title=f"{way}: {np.mean(fits):.2f} covered", xlabel="true acceptance")
 axes[0].set_ylabel("estimate, 90 percent interval")
+handles = {
+    name: handle
+    for axis in axes
+    for handle, name in zip(*axis.get_legend_handles_labels(), strict=True)
+}
+axes[-1].legend(handles.values(), handles.keys(), loc="lower right", fontsize="small")
 domains = ", ".join(names[1:])
-chart.suptitle(f"{len(every)} logs of real dialogues ({domains}) with invented LLMs")
+chart.suptitle(f"{len(every)} logs of {wordings} dialogues ({domains}) with invented LLMs")
 chart.tight_layout()
 save_figure(chart, out / "labelled_retrials.png")

@@ -22,6 +22,7 @@ from cqbayes import Encoder
 from cqbayes.logs.retrials.detector import Detector, Labelled, load_detector, train_detector
 
 LLMS = ("a", "b")
+MADE_UP = ("one", "two", "three")  # domains
 
 
 class RatedLog(NamedTuple):
@@ -50,7 +51,7 @@ def domains_of(folder: Path | None) -> dict[str, Labelled]:
     if len(found) == 3:
         return found
     made = {}
-    for seed, name in enumerate(("one", "two", "three")):
+    for seed, name in enumerate(MADE_UP):
         words, rng = invented(seed, 40), np.random.default_rng(seed)
         bad = rng.random(300) < 0.1
         pairs = [(words.again if one else words.onward)["sort"][rng.integers(40)] for one in bad]
