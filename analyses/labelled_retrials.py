@@ -17,7 +17,11 @@
 # - The truth is acceptance of a fresh query, on average over contexts. Intervals hold 90 percent.
 #   ± is one standard error over logs.
 #
+# - `--plain 0.7 0.3`: users complain plainly of one LLM and quietly of the other. *warned* is the
+#   share of logs in which the verdict finds that, from labels.
+#
 #     python analyses/labelled_retrials.py [--smoke] [--out FOLDER] [--seed N] [--logs N] [--jobs N]
+#         [--plain A B]
 #
 # A file a log is kept in the folder, and a run that was stopped goes on from there.
 
@@ -64,6 +68,13 @@ parser.add_argument("--out", type=Path, default=Path("out/labelled_retrials"))
 parser.add_argument("--seed", type=int, default=0)
 parser.add_argument("--logs", type=int, help="how many")
 parser.add_argument("--labels", type=int, default=100, help="in each log")
+parser.add_argument(
+    "--plain",
+    type=float,
+    nargs=2,
+    default=(0.5, 0.5),
+    help="how plainly users complain of each LLM: share of high scores after answers not taken",
+)
 parser.add_argument("--jobs", type=int, default=2, help="processes")
 settings = parser.parse_args()
 scripts_end_in_one_line()
@@ -78,6 +89,7 @@ made = provenance(
     logs=num_logs,
     labels=settings.labels,
     dialogues=dialogues,
+    plain=list(settings.plain),
     seed=settings.seed,
     smoke=settings.smoke,
 )
@@ -126,7 +138,14 @@ def judge_log(number: int, folder: Path) -> dict[str, Any]:
         return found
     detector, seed = detector_without(domains, name), settings.seed * 10_000 + number
     with tempfile.TemporaryDirectory() as temporary:
-        log = rated_log(Path(temporary) / "log.jsonl", domains[name], dialogues, seed)
+        log = rated_log(
+            Path(temporary) / "log.jsonl",
+            domains[name],
+            dialogues,
+            seed,
+            tuple(settings.plain),
+            detector,
+        )
         labels = Path(temporary) / "labels.jsonl"
 
         def truth(pair: Any) -> str:
@@ -178,6 +197,7 @@ def row(way: str, logs: list[dict[str, Any]]) -> dict[str, str]:
     mean, low, high = (
         np.array([log["ways"][way][part] for log in logs]) for part in ("mean", "low", "high")
     )
+    found = [log["ways"][way].get("doubts", ()) for log in logs]
     best = np.argmax(mean, axis=1) == np.argmax(truth, axis=1)
     return {
         "way": way,
@@ -185,6 +205,9 @@ def row(way: str, logs: list[dict[str, Any]]) -> dict[str, str]:
         "covered": with_error(((low <= truth) & (truth <= high)).mean(axis=1)),
         "width": with_error((high - low).mean(axis=1)),
         "error": with_error(np.abs(mean - truth).mean(axis=1)),
+        # Of the first LLM's lead: what users who complain of one more plainly make wrong.
+        "lead": with_error((mean - truth)[:, 0] - (mean - truth)[:, 1]),
+        "warned": f"{np.mean(['unlike_llms' in doubts for doubts in found]):.2f}",
         "best LLM found": with_error(best.astype(float)),
         "ok": f"{np.mean([log['ways'][way]['ok'] for log in logs]):.2f}",
     }

@@ -6,7 +6,10 @@ Which LLM gave it is drawn so that the LLMs' preference is known::
     P(not taken | llm, x) = q (1 + s_llm (general + by_context x)),   s = +1, -1,   x = -1 or 1
     P(llm | not taken or not, x)  by Bayes' theorem, with both LLMs as frequent
 
-with ``q`` the share of answers in the log's dialogues that were not taken.
+with ``q`` the share of answers in the log's dialogues that were not taken. Where users complain of
+the LLMs more or less plainly, ``P(llm | not taken, score, x)`` has another factor: of answers that
+were not taken, ``plain_llm`` are followed by a request whose score is above the median of such, and
+the others by one below.
 """
 
 import json
@@ -69,7 +72,14 @@ def detector_without(domains: dict[str, Labelled], name: str) -> Detector:
     )
 
 
-def rated_log(path: Path, pairs: Labelled, dialogues: int, seed: int) -> RatedLog:
+def rated_log(
+    path: Path,
+    pairs: Labelled,
+    dialogues: int,
+    seed: int,
+    plain: tuple[float, float] = (0.5, 0.5),
+    detector: Detector | None = None,
+) -> RatedLog:
     """Writes a log of some dialogues of a domain.
 
     Args:
@@ -78,6 +88,8 @@ def rated_log(path: Path, pairs: Labelled, dialogues: int, seed: int) -> RatedLo
         dialogues: how many; those with an answer that was not taken are up to six times as
             frequent as they are.
         seed: decides dialogues, LLMs, and their preferences.
+        plain: how plainly users complain of each LLM.
+        detector: makes the scores that say how plain a request is; needed where LLMs differ.
     """
     rng = np.random.default_rng(seed)
     group = np.unique(pairs.group, return_inverse=True)[1]
@@ -90,14 +102,20 @@ def rated_log(path: Path, pairs: Labelled, dialogues: int, seed: int) -> RatedLo
     rate = float(pairs.retrial[rows].mean())
     general, by_context = rng.uniform(-0.6, 0.6), rng.uniform(-0.3, 0.3)
     topic: dict[str, int] = {}
+    high = np.zeros(len(group), bool)
+    if detector is not None:
+        score = detector.score(pairs.first, pairs.second)
+        high = score > np.median(score[pairs.retrial])
 
     def context(text: str) -> int:
         return topic.setdefault(text, int(rng.integers(2)) * 2 - 1)
 
-    def llm(text: str, retrial: bool) -> int:
+    def llm(text: str, retrial: bool, is_high: bool) -> int:
         times = general + by_context * context(text)
         not_taken = rate * np.array([1 + times, 1 - times])
         odds = not_taken if retrial else 1 - not_taken
+        if retrial:
+            odds = odds * np.abs(np.array(plain) - (not is_high))
         return int(rng.random() < odds[1] / odds.sum())
 
     count, overlapping, retrial = np.zeros(2, int), np.zeros(2, int), {}
@@ -106,7 +124,7 @@ def rated_log(path: Path, pairs: Labelled, dialogues: int, seed: int) -> RatedLo
         mine = np.flatnonzero(group == one)
         said: list[dict[str, Any]] = []
         for i in mine:
-            j = llm(first[i], bool(pairs.retrial[i]))
+            j = llm(first[i], bool(pairs.retrial[i]), bool(high[i]))
             said += _asked(first[i], j)
             retrial[first[i], second[i]] = bool(pairs.retrial[i])
             words = set(first[i].lower().split()), set(second[i].lower().split())

@@ -13,6 +13,10 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
+import numpy as np
+from jaxtyping import Int
+
+from cqbayes.diagnostics.alike import apart, chance_if_alike
 from cqbayes.diagnostics.stratified import (
     Stratum,
     error_with_more,
@@ -51,6 +55,8 @@ MUCH_UNATTRIBUTED = 0.2
 FEW_LABELS = 50
 MORE_LABELS = 50
 FLAGGED = 0.2  # scores above it count for a retrial, in what is said of the detector
+# Chance of a difference between LLMs that are alike: one log in a hundred is warned of for nothing.
+UNLIKE = 0.01
 # Rows of an LLM. With fewer, a share has a standard error above 0.11: the prior decides.
 FEW_ROWS = 20
 # Posterior sd over prior sd of a rate. Above this the data tell less than a fifth of what the prior
@@ -134,6 +140,9 @@ class DataFacts(NamedTuple):
         foreign: share of these requests that are stated to be in a language other than English.
         hidden_retries: how many of these, by the fit, were asked for again or complained of.
         checked: what people said of some of these; None without labels.
+        spoken: next requests of each class of scores after each LLM's answers, LLMs as in
+            ``offered``, where it is known what became of the answer: by labels, taken and not, and
+            by what users showed, taken and not. None where nothing is.
         asked_again, said_bad: services after which the user showed that they ask again, or said
             that the answer was bad; some are both.
     """
@@ -172,6 +181,7 @@ class DataFacts(NamedTuple):
     foreign: float = 0.0
     hidden_retries: float | None = None
     checked: Checked | None = None
+    spoken: Int[np.ndarray, "4 llm class"] | None = None
     asked_again: int = 0
     said_bad: int = 0
 
@@ -335,6 +345,7 @@ def _of_signs(facts: DataFacts) -> Iterator[Finding]:
     yield from _of_labels(facts)
     if not checked:
         yield from _of_wording(facts)
+    yield from _of_plainness(facts)
     unseen = _Share(facts.unseen, facts.turns, "turns", MUCH_UNSEEN)
     yield from unseen.finding("unseen", "are left out: a picture or a file says no outcome")
     if facts.went_on or facts.last or facts.followed:
@@ -412,6 +423,37 @@ def _of_wording(facts: DataFacts) -> Iterator[Finding]:
             f"{facts.foreign:.0%} of next requests are stated not to be in English: {deaf}",
             facts.foreign,
         )
+
+
+_KNOWN = (
+    "labelled as taken",
+    "labelled as not taken",
+    "that users showed to be taken",
+    "that users showed not to be taken",
+)
+
+
+def _of_plainness(facts: DataFacts) -> Iterator[Finding]:
+    """Whether next requests say the same of each LLM's answers, as the fit takes it."""
+    if facts.spoken is None or (chance := chance_if_alike(facts.spoken)) >= UNLIKE:
+        return
+    most = int(np.argmax(apart(facts.spoken)))
+    table = facts.spoken[most]
+    size, high = table.sum(axis=1), table[:, table.shape[1] // 2 :].sum(axis=1)
+    place = np.arange(table.shape[1])
+    order = sorted(np.flatnonzero(size), key=lambda j: table[j] @ place / size[j])
+    plain, quiet = (
+        f"{high[j]:,} of {size[j]:,} for {_shown(facts.offered[j][0])}"
+        for j in (order[-1], order[0])
+    )
+    yield Finding(
+        "unlike_llms",
+        "warn",
+        f"next requests do not say the same of each LLM: after answers {_KNOWN[most]}, scores are "
+        f"high in {plain} and {quiet}; chance alone has such differences in {chance:.1%} of logs. "
+        "The fit takes what scores mean for the same, so how LLMs compare may be wrong",
+        chance,
+    )
 
 
 def _of_last_turns(facts: DataFacts) -> Iterator[Finding]:

@@ -59,6 +59,8 @@ class Log(NamedTuple):
         next_requests: what their scores mean, where next requests in other words are scored:
             their outcomes are signs, below -1 in ``data.choice``; None elsewhere.
         checked: what people said of the outcomes that are inferred; None without labels.
+        spoken: how many next requests of each class follow each LLM's answers, of outcomes that
+            are known: labelled as taken and as retrials, and shown to be taken and not to be.
         inferred: share of the services whose outcome was inferred by a detector, at a threshold.
         read: what became of the records or rows of the file; None for choice data.
         requests: what became of the requests in the records; None where there were none.
@@ -77,6 +79,7 @@ class Log(NamedTuple):
     seconds: Float[np.ndarray, " obs"] | None = None
     next_requests: NextRequests | None = None
     checked: Checked | None = None
+    spoken: Int[np.ndarray, "4 llm class"] | None = None
     inferred: float = 0.0
     read: Any = None
     requests: RequestCounts | None = None
@@ -158,6 +161,8 @@ class Log(NamedTuple):
                     known_words=self.next_requests.known,
                     foreign=self.next_requests.foreign,
                 )
+            if self.spoken is not None:
+                found = found._replace(spoken=self.spoken)
             if self.checked is not None:
                 found = found._replace(checked=self.checked)
             taken = self.made.last if found.silent < self.made.last else 0
@@ -299,7 +304,7 @@ def read_log(
             "labels: expected a log of turns, in the format of an importer, since they are of its "
             "next requests; got one of services"
         )
-    made = requests = scored = known = checked = None
+    made = requests = scored = known = checked = spoken = None
     if format in ("auto", "services"):
         stream: Any = read_services(
             log,
@@ -348,6 +353,7 @@ def read_log(
         assert known is not None
         labelled = known.labelled[inferred]
         scored = scored._replace(after=known.after)
+        spoken = _spoken(data, known, inferred, scored.detector.classes(probability))
         if labels is not None:
             scored = scored._replace(labels=error_of_labels(labels))
             place = scored.detector.classes(probability[inferred])
@@ -368,6 +374,7 @@ def read_log(
         seconds=seconds,
         next_requests=scored,
         checked=checked,
+        spoken=spoken,
         inferred=float(inferred.mean()),
         read=read,
         requests=requests,
@@ -400,6 +407,26 @@ def _checked(labels: Labels, labelled: np.ndarray, drawn: np.ndarray, place: np.
     elsewhere = len(labels.retrial) - matched
     moved = int(((drawn >= 0) & (drawn != place)).sum())
     return Checked(strata, ENDS, labels.counts, labels.agreement, elsewhere, moved)
+
+
+def _spoken(
+    data: ChoiceData, known: chains.Known, inferred: np.ndarray, place: np.ndarray
+) -> Int[np.ndarray, "4 llm class"]:
+    """Counts of next requests after answers whose outcome is known; see ``Log.spoken``.
+
+    Args:
+        data: rows of the log, each of one LLM.
+        known: of these rows.
+        inferred: which outcomes are inferred.
+        place: class of the score where they are.
+    """
+    llm, choice = (np.asarray(column) for column in (data.offered, data.choice))
+    outcome = np.where(inferred, known.labelled, np.where(choice > 0, 2, 3))
+    place = np.where(inferred, place, known.shown_class)
+    some = (outcome >= 0) & (place >= 0)
+    counts = np.zeros((4, data.num_llms, CLASSES), int)
+    np.add.at(counts, (outcome[some], llm.argmax(axis=1)[some], place[some]), 1)
+    return counts
 
 
 def _check_set_aside(log: Any, read: Any, most: float) -> None:

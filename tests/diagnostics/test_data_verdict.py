@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from cqbayes.diagnostics.data_verdict import Checked, DataFacts, DataVerdict, Finding, judge
@@ -230,3 +231,18 @@ def test_what_is_no_verdict_is_refused(said, message):
 def test_a_verdict_is_not_ok_because_it_says_so():
     finding = Finding("a", "warn", "")._asdict()
     assert not DataVerdict.from_dict({"ok": True, "findings": [finding]}).ok
+
+
+def test_llms_that_are_complained_of_differently_are_said():
+    """Plainly of one and quietly of the other: what a score means is not the same for both."""
+    spoken = np.zeros((4, 3, 4), int)
+    spoken[0] = [[40, 20, 5, 2], [40, 20, 5, 2], [0, 0, 0, 0]]
+    spoken[1] = [[3, 3, 7, 7], [7, 7, 3, 3], [0, 0, 0, 0]]
+    offered = (*SOUND.offered, ("c", 50))
+    assert judge(SOUND._replace(offered=offered, spoken=spoken)).ok, "chance has that"
+    (found,) = judge(SOUND._replace(offered=offered, spoken=10 * spoken)).doubts
+    assert (found.name, found.level) == ("unlike_llms", "warn")
+    assert "after answers labelled as not taken" in found.text
+    assert "high in 140 of 200 for a and 60 of 200 for b" in found.text
+    shown = judge(SOUND._replace(offered=offered, spoken=10 * spoken[[2, 3, 0, 1]])).doubts[0]
+    assert "after answers that users showed not to be taken" in shown.text

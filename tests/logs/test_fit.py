@@ -166,6 +166,12 @@ def test_labels_of_a_log_are_signs_of_its_fit(tmp_path):
         [json.loads(line)["class"] for line in labels.read_text().splitlines()], minlength=CLASSES
     ).tolist()
     assert (checked.elsewhere, checked.moved) == (0, 0)
+    # What is known of next requests, by LLM: those that are labelled, and those of shown outcomes.
+    spoken, llm = log.facts.spoken, np.asarray(log.data.offered).argmax(axis=1)
+    for outcome, some in enumerate([(choice < SILENCE - CLASSES) & ~retrial, retrial]):
+        of_llm = np.bincount(llm[some], minlength=len(log.llms))
+        assert spoken[outcome].sum(axis=1).tolist() == of_llm.tolist()
+    np.testing.assert_array_equal(spoken[2:].sum(axis=1), log.next_requests.after)
     # A label of a pair that is gone, and one that was drawn by other scores.
     lines = labels.read_text().splitlines()
     first, *rest = map(json.loads, lines)

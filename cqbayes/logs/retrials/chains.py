@@ -135,12 +135,15 @@ class Known(NamedTuple):
     Attributes:
         labelled: of each service: -1 without a label, 0 labelled as taken, 1 as a retrial.
         drawn_class: class of its pair's score when it was drawn; -1 without a label.
+        shown_class: class of the score of the next request, where users showed what became of the
+            answer; -1 elsewhere.
         after: how many next requests of each class follow answers that users showed to be taken,
             and ones that they showed not to be.
     """
 
     labelled: Int[np.ndarray, " service"]
     drawn_class: Int[np.ndarray, " service"]
+    shown_class: Int[np.ndarray, " service"]
     after: Int[np.ndarray, "2 class"]
 
 
@@ -163,9 +166,15 @@ class ServicesOfTurns(Iterator[pa.RecordBatch]):
     @property
     def known(self) -> Known:
         """What is known of next requests, of the services made so far."""
-        none = Known(np.zeros(0, int), np.zeros(0, int), np.zeros((2, CLASSES), int))
-        labelled, drawn, after = zip(none, *self._known, strict=True)
-        return Known(np.concatenate(labelled), np.concatenate(drawn), np.sum(after, axis=0))
+        nobody = np.zeros(0, int)
+        none = Known(nobody, nobody, nobody, np.zeros((2, CLASSES), int))
+        labelled, drawn, shown, after = zip(none, *self._known, strict=True)
+        return Known(
+            np.concatenate(labelled),
+            np.concatenate(drawn),
+            np.concatenate(shown),
+            np.sum(after, axis=0),
+        )
 
     def _made(self, batches: Iterable[pa.RecordBatch], rule: Rule) -> Iterator[pa.RecordBatch]:
         for rows, cut in _whole_sessions(batches):
@@ -371,7 +380,7 @@ def _looked_at(
 
 
 def _known(rows: pa.RecordBatch, seen: "_Outcomes", kept: np.ndarray, rule: Rule) -> Known:
-    labelled, drawn = np.full((2, rows.num_rows), -1)
+    labelled, drawn, spoke = np.full((3, rows.num_rows), -1)
     if rule.labels:
         asked = np.flatnonzero(kept & (seen.kind == "inferred"))
         pairs = _digests(rows, asked, seen.reaction[asked])
@@ -382,9 +391,9 @@ def _known(rows: pa.RecordBatch, seen: "_Outcomes", kept: np.ndarray, rule: Rule
     # In a guessed session the next request may be another user's.
     sure = ~flags(rows["guessed"]) & (seen.kind == "explicit")
     shown = np.flatnonzero(sure & (seen.reaction >= 0))
-    place = classes_of(seen.score[shown])
-    np.add.at(after, (1 - seen.taken[shown], place), 1)
-    return Known(labelled[kept], drawn[kept], after)
+    spoke[shown] = classes_of(seen.score[shown])
+    np.add.at(after, (1 - seen.taken[shown], spoke[shown]), 1)
+    return Known(labelled[kept], drawn[kept], spoke[kept], after)
 
 
 def _in_order(turns: pa.RecordBatch) -> Bool[np.ndarray, " row"]:

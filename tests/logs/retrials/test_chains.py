@@ -108,6 +108,9 @@ def test_scores_after_answers_that_users_judged_are_counted():
     stream = services_of_turns(table, DETECTOR, idle=HOUR)
     list(stream)
     assert stream.known.after.tolist() == [[2, 0, 0, 1], [1, 0, 0, 1]]
+    spoke = stream.known.shown_class
+    assert len(spoke) == stream.report.services
+    assert np.bincount(spoke + 1)[1:].tolist() == stream.known.after.sum(axis=0).tolist()
     assert (stream.report.said_bad, stream.report.asked_again) == (7, 2)
     alone = services_of_turns(table, DETECTOR, idle=HOUR, next_turn="taken")
     list(alone)
