@@ -27,13 +27,14 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import xarray as xr
+from scipy.special import expit
 from scipy.stats import rankdata
 from threadpoolctl import threadpool_limits
 
@@ -51,8 +52,11 @@ from cqbayes import (
 from cqbayes.logs.retrials.detector import (
     CLASSES,
     ENDS,
+    PENALTY,
     Labelled,
+    classes_of,
     elsewhere,
+    features,
     load_detector,
     save_detector,
     train_detector,
@@ -81,6 +85,8 @@ SOURCES = (
     "{realhumaneval} pairs of RealHumanEval (CC0), where the second request asks again for what "
     "the first asked for, amended or not, as read by a language model."
 )
+LABELS = (20, 40) if settings.smoke else (50, 100, 200, 400, 800)  # of the domain left out
+DRAWS = 2 if settings.smoke else 16
 SIMULATED = "Simulated words, which say nothing about users."
 
 # %% [markdown]
@@ -122,6 +128,98 @@ def overlap(pairs: Labelled) -> np.ndarray:
 
 def in_classes(score: np.ndarray) -> np.ndarray:
     return np.bincount(np.digitize(score, ENDS), minlength=CLASSES)
+
+
+# %% [markdown]
+# ## Labels of a domain that was left out
+#
+# They tell what scores mean there; `cqbayes.fit` learns that. They could also change the weights of
+# words: the most probable weights where the prior is normal around those of the detector, with the
+# variance that training has around 0. Pairs are labelled in half of the dialogues, drawn by class
+# of score as `cqbayes label` does, weighted by inclusion, and judged in the other half.
+
+
+# %%
+def drawn(score: np.ndarray, number: int, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Which pairs are labelled, and for how many each stands."""
+    place = classes_of(score)
+    size = np.bincount(place, minlength=CLASSES)
+    by_random = np.lexsort((rng.random(len(score)), place))
+    rank = np.empty(len(score))
+    rank[by_random] = np.arange(len(score)) - (np.cumsum(size) - size)[place[by_random]]
+    some = np.lexsort((-place, (rank + 0.5) / np.sqrt(size)[place]))[:number]
+    of_class = np.bincount(place[some], minlength=CLASSES)
+    return some, (size / np.maximum(of_class, 1))[place[some]]
+
+
+def what_labels_change(
+    columns: Any, score: np.ndarray, retrial: np.ndarray, some: np.ndarray, weight: np.ndarray
+) -> np.ndarray:
+    """Change of each pair's score, by Newton's method in the span of the labelled pairs."""
+    mine = columns[some]
+    inside, ones = (mine @ mine.T).toarray(), np.ones(len(some))
+    weight, shift, part = weight / weight.mean(), np.zeros(len(some)), ones
+    for _ in range(50):
+        chance = expit(score[some] + shift)
+        curve = np.maximum(weight * chance * (1 - chance), 1e-9)
+        target = shift + weight * (retrial[some] - chance) / curve
+        left, right = np.linalg.solve(
+            inside / PENALTY + np.diag(1 / curve), np.stack([target, ones], 1)
+        ).T
+        level = left.sum() / right.sum()  # how frequent retrials are: free
+        part = left - level * right
+        before, shift = shift, inside @ part / PENALTY + level
+        if np.abs(shift - before).max() < 1e-6:
+            break
+    return columns @ (mine.T @ part) / PENALTY
+
+
+def told(place: np.ndarray, retrial: np.ndarray) -> float:
+    """Share of the variance of outcomes that classes tell, less what chance tells."""
+    size, rate = np.bincount(place), retrial.mean()
+    of_class = np.bincount(place, retrial) / np.maximum(size, 1)
+    spread = rate * (1 - rate)
+    chance = ((size > 0).sum() - 1) * spread / len(place)
+    return float((size @ np.square(of_class - rate) / len(place) - chance) / spread)
+
+
+def with_labels(pairs: Labelled, score: np.ndarray, seed: int) -> np.ndarray:
+    """AUC and what classes tell, without and with other weights: ``[labels, draw, 4]``.
+
+    With other weights, each class is halved at the median change of its scores: who is labelled
+    depends on the old class, and still on nothing else.
+    """
+    columns = features({"": pairs})
+    whose = np.unique([str(one).split("/")[0] for one in pairs.group], return_inverse=True)[1]
+    found = np.full((len(LABELS), DRAWS, 4), np.nan)
+    for (i, draw), _ in np.ndenumerate(found[..., 0]):
+        rng = np.random.default_rng([seed, i, draw])
+        here = rng.permutation(whose.max() + 1)[whose] < (whose.max() + 1) / 2
+        if LABELS[i] > 0.8 * here.sum():
+            continue
+        some, weight = drawn(score[here], LABELS[i], rng)
+        some = np.flatnonzero(here)[some]
+        if len(np.unique(pairs.retrial[some])) < 2:
+            continue
+        change = what_labels_change(columns, score, pairs.retrial, some, weight)[~here]
+        old, retrial = score[~here], pairs.retrial[~here]
+        place, each = classes_of(old), np.ones(len(old))
+        middle = np.array([np.median([0.0, *change[place == k]]) for k in range(CLASSES)])
+        found[i, draw] = (
+            area(old, retrial, each),
+            area(old + change, retrial, each),
+            told(place, retrial),
+            told(2 * place + (change > middle[place]), retrial),
+        )
+    return found
+
+
+def area(score: np.ndarray, truth: np.ndarray, weight: np.ndarray) -> float:
+    """AUC of weighted pairs; ties count half."""
+    place = rankdata(score, "dense") - 1
+    yes, no = (np.bincount(place, weight * of, place.max() + 1) for of in (truth, ~truth))
+    below = np.cumsum(no) - no / 2
+    return float(np.sum(yes * below) / max(yes.sum() * no.sum(), 1e-12))
 
 
 # %% [markdown]
@@ -168,8 +266,12 @@ def run_all() -> None:
                         "tilt": ("domain", [apart.tilt]),
                         "levels": (("domain", "class"), [apart.levels]),
                         "opening": (("domain", "class"), [in_classes(opening)]),
+                        "labelled": (
+                            ("domain", "labels", "draw", "figure"),
+                            [with_labels(pairs, apart.score, settings.seed)],
+                        ),
                     },
-                    coords={"domain": [name]},
+                    coords={"domain": [name], "labels": list(LABELS)},
                 )
             )
         detector = train_detector(domains, trained_on=trained_on)
@@ -249,14 +351,6 @@ def domain(name: str) -> Domain:
     times = rng.multinomial(number, np.full(number, 1 / number), samples)[:, whose]
     columns = (mine[of].values for of in ("score", "overlap", "closeness"))
     return Domain(mine["retrial"].values > 0, times, *columns)
-
-
-def area(score: np.ndarray, truth: np.ndarray, weight: np.ndarray) -> float:
-    """AUC of weighted pairs; ties count half."""
-    place = rankdata(score, "dense") - 1
-    yes, no = (np.bincount(place, weight * of, place.max() + 1) for of in (truth, ~truth))
-    below = np.cumsum(no) - no / 2
-    return float(np.sum(yes * below) / max(yes.sum() * no.sum(), 1e-12))
 
 
 def average_precision(score: np.ndarray, truth: np.ndarray, weight: np.ndarray) -> float:
@@ -407,3 +501,38 @@ axes[0].set_ylabel("evidence by the labels, ±2 SE")
 axes[0].legend(frameon=False, fontsize=8)
 chart.suptitle(f"Evidence of classes of scores, {made['data']} requests")
 print(save_figure(chart, out / "evidence.png"))
+
+# %% [markdown]
+# ## What labels of a domain would change
+#
+# Gain in AUC by other weights, and the share of what outcomes are that classes of scores tell,
+# beyond chance, in dialogues without labels. ± is one standard error over draws of labels, which
+# come from one domain, so over domains nothing is known.
+
+
+# %%
+def over_draws(values: np.ndarray) -> str:
+    return f"{values.mean():+.4f} ± {values.std(ddof=1) / np.sqrt(len(values)):.4f}"
+
+
+rows = []
+for name in names:
+    for labels in results["labels"].values:
+        found = results["labelled"].sel(domain=name, labels=labels).values
+        found = found[np.isfinite(found).all(axis=1)]
+        if len(found) > 1:
+            rows.append(
+                {
+                    "left out": name,
+                    "labels": labels,
+                    "draws": len(found),
+                    "AUC": f"{found[:, 0].mean():.3f}",
+                    "gain": over_draws(found[:, 1] - found[:, 0]),
+                    "told": f"{found[:, 2].mean():.3f}",
+                    "gain of that": over_draws(found[:, 3] - found[:, 2]),
+                }
+            )
+table = pd.DataFrame(rows)
+print(table.to_string(index=False))
+with replacing(out / "labels.csv") as temporary:
+    table.to_csv(temporary, index=False)

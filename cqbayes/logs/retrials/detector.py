@@ -170,7 +170,7 @@ def train_detector(
     domains = dict(sorted(domains.items()))
     label = np.concatenate([pairs.retrial for pairs in domains.values()])
     weight = np.concatenate([_balanced(pairs.retrial) for pairs in domains.values()])
-    columns = _columns(domains)
+    columns = features(domains)
     found = LogisticRegression(C=PENALTY, max_iter=1_000).fit(
         columns, label, sample_weight=weight * len(label) / weight.sum()
     )
@@ -266,7 +266,7 @@ def _rounded(number: Any) -> float:
     return round(float(number), 6)
 
 
-def _columns(domains: Mapping[str, Labelled]) -> Any:
+def features(domains: Mapping[str, Labelled]) -> Any:
     """Features ``[pair, bucket + 1]``, the last one closeness."""
     from scipy.sparse import csr_matrix, hstack
 
