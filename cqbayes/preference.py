@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpyro
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro import handlers
 from numpyro.distributions import Distribution, biject_to
 
@@ -55,6 +55,22 @@ class Linear(NamedTuple):
     to_params: Callable[[Array], Any] | None = None
 
 
+class Ability(NamedTuple):
+    """Declares that utilities are those of :func:`cqbayes.choice.ability.recalled_utility`.
+
+    The fast likelihood of :mod:`cqbayes.choice.ability_likelihood` is then used.
+
+    Attributes:
+        features: ``Situation -> z [feature]``, of the context alone.
+        weights: ``params -> w [llm, feature]``: log-odds of ability are ``w_j . z``.
+        rates: ``params ->`` can, cannot, hardness and persists.
+    """
+
+    features: Callable[[Situation], Array]
+    weights: Callable[[Any], Array]
+    rates: Callable[[Any], tuple[Array, Array, Array, Array]]
+
+
 def mnl(params: Any, utility: Array, offered: Array) -> Distribution:
     """The outcome of a clean log: multinomial logit with retrial."""
     return MNL(utility, offered)
@@ -87,12 +103,17 @@ class PreferenceModel(NamedTuple):
         outcome: ``(params, utilities, offered) -> NumPyro distribution`` of the choice: ``mnl``, a
             :class:`Channel`, or any other.
         linear: set if utilities are linear in known features.
+        ability: set if utilities remember failures by abilities that are linear.
+        begin: where searches begin, as ``(site, value)``; others begin where an unconstrained site
+            is 0, which can be a saddle.
         needs: optional columns of the data that the utility uses.
         dims: names of the dimensions of sites, as ``(site, (dimension, ...))``. Other sites take
             the names of their plates.
         coords: values along dimensions that only this model has, as ``(dimension, (value, ...))``.
         canonical: for models in which several values of the sites mean the same: a function from
             unconstrained sites to the one of these values that is kept.
+        kept: ``(key, params, Situation) -> utilities [llm]`` that a query keeps while it waits, for
+            models in which they do not follow from what is known of it: simulated users have them.
         gaussian: False where posteriors are known to be far from a Gaussian: the engine ``auto``
             then does not try one.
         name: name of the model's file in ``models/``; :func:`preference_model` fills it in.
@@ -103,10 +124,13 @@ class PreferenceModel(NamedTuple):
     utility: Callable[[Any, Situation], Float[Array, " llm"]]
     outcome: Outcome = mnl
     linear: Linear | None = None
+    ability: Ability | None = None
+    begin: tuple[tuple[str, float], ...] = ()
     needs: tuple[str, ...] = ()
     dims: tuple[tuple[str, tuple[str, ...]], ...] = ()
     coords: tuple[tuple[str, tuple[Any, ...]], ...] = ()
     canonical: Callable[[Sites], Sites] | None = None
+    kept: Callable[[PRNGKeyArray, Any, Situation], Float[Array, " llm"]] | None = None
     gaussian: bool = True
     name: str = ""
     settings: tuple[tuple[str, Any], ...] = ()
@@ -134,6 +158,10 @@ def nested(base: PreferenceModel) -> PreferenceModel:
     def outcome(params: Any, utility: Array, offered: Array) -> Distribution:
         return inner(params["base"], utility, offered)
 
+    def kept(key: PRNGKeyArray, params: Any, at: Situation) -> Array:
+        assert base.kept is not None
+        return base.kept(key, params["base"], at)
+
     if isinstance(inner, Channel):
         outcome = Channel(lambda params: inner.rates(params["base"]), inner.signs)
     elif inner is mnl:
@@ -141,7 +169,9 @@ def nested(base: PreferenceModel) -> PreferenceModel:
     if linear is not None:
         weights = linear.weights
         linear = Linear(linear.features, lambda params: weights(params["base"]))
-    return base._replace(utility=utility, outcome=outcome, linear=linear)
+    return base._replace(
+        utility=utility, outcome=outcome, linear=linear, ability=None, kept=base.kept and kept
+    )
 
 
 def shown_through(model: PreferenceModel, rates: Callable[[Any], Rates], signs: int = 0) -> Channel:
@@ -322,6 +352,7 @@ class Layout(NamedTuple):
 
     Attributes:
         size: length of the vector.
+        begin: where searches begin.
         unravel: vector to unconstrained sites.
         constrain: vector to sample sites.
         unconstrain: sample sites to vector; other names are ignored.
@@ -333,6 +364,7 @@ class Layout(NamedTuple):
     """
 
     size: int
+    begin: Float[Array, " parameter"]
     unravel: Callable[[Array], Sites]
     constrain: Callable[[Array], Sites]
     unconstrain: Callable[[Sites], Array]
@@ -373,6 +405,11 @@ def _layout(model: PreferenceModel, sizes: Sizes, precision: jnp.dtype) -> Layou
         for name, site in sites.items()
     }
     flat, unravel = ravel_pytree(example)
+    known = dict(model.begin)
+    first = {
+        name: bijections[name].inv(jnp.full_like(x, known[name])) if name in known else x
+        for name, x in example.items()
+    }
 
     def constrain(vector: Array) -> Sites:
         return {name: bijections[name](value) for name, value in unravel(vector).items()}
@@ -405,7 +442,8 @@ def _layout(model: PreferenceModel, sizes: Sizes, precision: jnp.dtype) -> Layou
                 f"{model.name or 'model'}: expected names for {len(shape)} dimensions of site "
                 f"{name}, got {found}; name them in the model's dims"
             )
-    return Layout(flat.size, unravel, constrain, unconstrain, canonical, reported, to_params, dims)
+    functions = (unravel, constrain, unconstrain, canonical, reported, to_params)
+    return Layout(flat.size, ravel_pytree(first)[0], *functions, dims)
 
 
 def _plates(site: dict[str, Any]) -> tuple[str, ...]:

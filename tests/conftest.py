@@ -129,6 +129,7 @@ def choices() -> Callable[..., tuple[ChoiceData, np.ndarray]]:
             "user": rng.integers(0, 6, num_obs),
             "attempt": rng.integers(1, 8, num_obs),
             "time": np.arange(num_obs) * 3 // num_obs,
+            "failures": rng.poisson(0.5, (num_obs, num_llms)),
         }
         return choice_data(context, offered, choice, **(optional if full else {})), weights
 

@@ -59,6 +59,7 @@ def _observation(queue_length: int, room: int = 6) -> Observation:
         identity=jnp.zeros(room, jnp.int32),
         wait=jnp.asarray(rng.permutation(room) + 1, jnp.int32),
         attempts=jnp.zeros(room, jnp.int32),
+        failures=jnp.zeros((room, 4), jnp.int32),
     )
 
 
@@ -66,6 +67,7 @@ def test_discovery_finds_something():
     assert {"acqb", "oracle", "random", "best_single", "thompson"} <= set(POLICIES)
     assert {"greedy", "epsilon_greedy", "beta_thompson", "q_ths", "linucb"} <= set(POLICIES)
     assert {"ucb_mnl", "cqb_eps", "cqb_opt", "cqb_eta", "ts_qmb", "ucb_qmb"} <= set(POLICIES)
+    assert {"context_free", "pattern_oracle"} <= set(POLICIES)
     assert {"fifo_acqb", "fifo_oracle"} <= set(POLICIES)
     assert not {"explore", "fifo", "aging", "confidence", "horizon"} & set(POLICIES)
     assert "disjoint_mnl" in MODELS
@@ -104,7 +106,7 @@ def test_policies_take_values_of_answers_and_leave_alone_who_is_away(name):
 @pytest.mark.parametrize("name", policy_names())
 def test_policies_learn_nothing_from_rows_of_weight_zero(name, choices):
     policy = load_policy(name, _setup())
-    data, _ = choices(seed=0, num_obs=10, slate_size=2)
+    data, _ = choices(seed=0, num_obs=10, slate_size=2, full=True)
     state = policy.update(jax.random.key(0), policy.init(jax.random.key(1)), data)
     nothing = (jnp.zeros(10), jnp.full_like(data.context, jnp.nan))
     rows = eqx.tree_at(lambda d: (d.weight, d.context), data, nothing)

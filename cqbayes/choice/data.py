@@ -32,6 +32,7 @@ class Situation(NamedTuple):
         user: code of the user, from 0.
         attempt: 1 for the first service of a query, 2 for the next, and so on.
         time: code of the block of time, from 0.
+        failures: vain answers of each LLM to this query so far ``[llm]``.
     """
 
     context: Float[Array, "*batch dim"]
@@ -39,6 +40,7 @@ class Situation(NamedTuple):
     user: Int[Array, "*batch"] | None = None
     attempt: Int[Array, "*batch"] | None = None
     time: Int[Array, "*batch"] | None = None
+    failures: Int[Array, "*batch llm"] | None = None
 
 
 OPTIONAL = Situation._fields[1:]
@@ -50,8 +52,9 @@ class ChoiceData(eqx.Module):
     ``choice`` is 0 for a retry, ``j + 1`` for taking LLM ``j``'s answer, -1 for silence: the log
     shows neither; and ``-k`` for sign ``k`` of the model's channel. ``weight`` multiplies a row's
     log-likelihood. A weight of 0 masks a padded or idle row exactly, whatever its other columns
-    hold. The optional columns are those of
-    :class:`Situation`. :func:`choice_data` checks untrusted arrays and makes ``ChoiceData``.
+    hold. The optional columns are those of :class:`Situation`; ``terms`` are the same rows in the
+    layout of a fast likelihood (:func:`cqbayes.posterior.log_densities.with_terms`).
+    :func:`choice_data` checks untrusted arrays and makes ``ChoiceData``.
     """
 
     context: Float[Array, "obs dim"]
@@ -62,6 +65,8 @@ class ChoiceData(eqx.Module):
     user: Int[Array, " obs"] | None = None
     attempt: Int[Array, " obs"] | None = None
     time: Int[Array, " obs"] | None = None
+    failures: Int[Array, "obs llm"] | None = None
+    terms: Any = None
     num_users: int = eqx.field(static=True, default=0)
     num_times: int = eqx.field(static=True, default=0)
 
@@ -92,10 +97,14 @@ class ChoiceData(eqx.Module):
             shape = (-1,) + (1,) * (column.ndim - 1)
             return jnp.where(live.reshape(shape), column, jnp.zeros((), column.dtype))
 
-        rows = jax.tree.map(clear, self)
+        rows = jax.tree.map(clear, self.without_terms())
         if rows.attempt is None:
             return rows
         return eqx.tree_at(lambda d: d.attempt, rows, jnp.maximum(rows.attempt, 1))
+
+    def without_terms(self) -> "ChoiceData":
+        """The same data as rows alone, of which some can be picked."""
+        return eqx.tree_at(lambda d: d.terms, self, None, is_leaf=lambda x: x is None)
 
     def only(self, columns: Sequence[str]) -> "ChoiceData":
         """The same data with only those optional columns that ``columns`` names."""
@@ -149,6 +158,7 @@ def choice_data(
     user: Any = None,
     attempt: Any = None,
     time: Any = None,
+    failures: Any = None,
 ) -> ChoiceData:
     """:class:`ChoiceData` made of arrays, after checks.
 
@@ -163,6 +173,8 @@ def choice_data(
         user: ``[obs]`` integers from 0.
         attempt: ``[obs]`` integers from 1.
         time: ``[obs]`` integers from 0, blocks of time such as weeks.
+        failures: ``[obs, llm]`` integers from 0: how often each LLM answered this query in vain
+            before. The attempt number, where absent, follows from it if one LLM is offered a time.
 
     Raises:
         InputError: for a wrong array; the message names the column and its first wrong row.
@@ -203,6 +215,10 @@ def choice_data(
     real = jnp.result_type(float)
     if attributes is not None:
         attributes = jnp.asarray(_attributes(attributes, offered.shape), real)
+    if failures is not None:
+        failures = _counts(failures, offered.shape)
+        if attempt is None and (offered.sum(axis=1) <= 1).all():
+            attempt = 1 + failures.sum(axis=1)
     counts = {
         name: None if column is None else _whole(name, column, len(context), least)
         for name, column, least in (("user", user, 0), ("attempt", attempt, 1), ("time", time, 0))
@@ -214,6 +230,7 @@ def choice_data(
         weight=jnp.asarray(weight, real),
         attributes=attributes,
         **{name: None if c is None else jnp.asarray(c, jnp.int32) for name, c in counts.items()},
+        failures=None if failures is None else jnp.asarray(failures, jnp.int32),
         num_users=_levels(counts["user"]),
         num_times=_levels(counts["time"]),
     )
@@ -228,6 +245,18 @@ def _attributes(values: Any, shape: tuple[int, ...]) -> np.ndarray:
             f"attributes: expected shape ({shape[0]}, {shape[1]}, num_attributes) or "
             f"({shape[1]}, num_attributes), got {values.shape}"
         )
+    return values
+
+
+def _counts(values: Any, shape: tuple[int, ...]) -> np.ndarray:
+    values = _array("failures", values)
+    if values.shape != shape or not np.issubdtype(values.dtype, np.integer):
+        raise InputError(
+            f"failures: expected integers of shape {shape}, one for each LLM in each row, got "
+            f"{values.dtype} of shape {values.shape}"
+        )
+    bad = ((values < 0) | (values > MOST_LEVELS)).any(axis=1)
+    _reject("failures", bad, values, f"0 to {MOST_LEVELS}")
     return values
 
 

@@ -14,8 +14,12 @@ def simulate(
     ] = ["acqb", "random"],  # noqa: B006  (typer's way to give a default)
     data: Annotated[str, typer.Option(help="synthetic, or a folder of data/.")] = "synthetic",
     posterior: Annotated[
-        str, typer.Option(help="What feeds the Thompson step: online, laplace, hmc, nuts or svi.")
-    ] = "online",
+        str,
+        typer.Option(
+            help="What feeds the Thompson step: memory (contexts, and which LLMs failed on each "
+            "waiting query), or of contexts alone online, laplace, hmc, nuts or svi.",
+        ),
+    ] = "memory",
     rounds: Annotated[int, typer.Option(min=1)] = 5_000,
     seeds: Annotated[int, typer.Option(min=2, help="Independent repetitions.")] = 32,
     slate_size: Annotated[int, typer.Option(help="Most LLMs that answer one query.")] = 1,

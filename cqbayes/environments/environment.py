@@ -17,6 +17,8 @@ class Observation(NamedTuple):
         identity: number of each waiting query in the population ``[room]``.
         wait: rounds since arrival ``[room]``.
         attempts: services so far ``[room]``.
+        failures: how often each LLM answered each query in vain ``[room, llm]``; None where it is
+            not known.
         servable: which waiting queries can be served now ``[room]``: not queries in orbit, and
             only queries in service if services must not be interrupted. None if all can be served.
         priority: a number that wrappers such as :mod:`cqbayes.policies.wrappers.aging` add to the
@@ -29,6 +31,7 @@ class Observation(NamedTuple):
     identity: Int[Array, " room"]
     wait: Int[Array, " room"]
     attempts: Int[Array, " room"]
+    failures: Int[Array, "room llm"] | None = None
     servable: Bool[Array, " room"] | None = None
     priority: Float[Array, " room"] | None = None
 
@@ -48,7 +51,15 @@ class Observation(NamedTuple):
         return self._rooms(lambda column: column.at[0].set(column[place]))
 
     def _rooms(self, pick: Callable[[Array], Array]) -> "Observation":
-        names = ("context", "identity", "wait", "attempts", "servable", "priority")
+        names = (
+            "context",
+            "identity",
+            "wait",
+            "attempts",
+            "failures",
+            "servable",
+            "priority",
+        )
         there = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         return self._replace(**{name: pick(column) for name, column in there.items()})
 

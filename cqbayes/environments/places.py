@@ -22,6 +22,7 @@ class Place(NamedTuple):
     identity: Int[Array, "*room"]
     arrived: Int[Array, "*room"]
     attempts: Int[Array, "*room"]
+    failures: Int[Array, "*room llm"]
     returns: Int[Array, "*room"] | None
     leaves: Int[Array, "*room"] | None
 
@@ -46,6 +47,7 @@ def blank_place(population: Population, rules: Rules) -> Place:
             identity=query.identity,
             arrived=whole,
             attempts=whole,
+            failures=jnp.zeros(utility.shape, jnp.int32),
             returns=whole if rules.absent or not rules.preemptive else None,
             leaves=None if rules.patience is None else whole,
         )

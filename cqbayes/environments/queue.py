@@ -175,6 +175,7 @@ def _observe(world: _World, rules: Rules, state: QueueState) -> Observation:
         identity=places.identity,
         wait=state.round - places.arrived,
         attempts=places.attempts,
+        failures=places.failures,
         servable=_servable(rules, state, places),
     )
 
@@ -227,6 +228,7 @@ def _newcomers(world: _World, rules: Rules, slate_size: int, now: Array, chance:
         identity=query.identity,
         arrived=whole + now,
         attempts=whole,
+        failures=jnp.zeros(utility.shape, jnp.int32),
         returns=whole + now + 1 if rules.absent or not rules.preemptive else None,
         leaves=None
         if rules.patience is None or chance.patience is None
@@ -267,7 +269,9 @@ def _step(
 
     choice = _outcome(served.utility, offered, chance.outcome)
     departed = choice > 0
-    tried = served._replace(attempts=served.attempts + busy)
+    tried = served._replace(
+        attempts=served.attempts + busy, failures=served.failures + offered.astype(jnp.int32)
+    )
     if tried.returns is not None:
         back = now + _away(rules, chance)
         tried = tried._replace(returns=jnp.where(busy, back, tried.returns))
@@ -320,6 +324,7 @@ def _step(
         choice=choice[None],
         weight=busy.astype(served.context.dtype)[None],
         attempt=(served.attempts + 1)[None],
+        failures=served.failures[None],
     )
     next_state = QueueState(
         round=now + last_service,

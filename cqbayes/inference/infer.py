@@ -12,6 +12,7 @@ from cqbayes.choice.data import ChoiceData
 from cqbayes.errors import InputError
 from cqbayes.inference.engine import Engine, _check_settings, _settings_of, run_engine
 from cqbayes.posterior.info import InferenceInfo
+from cqbayes.posterior.log_densities import with_terms
 from cqbayes.posterior.posteriors import Posterior
 from cqbayes.preference import PreferenceModel, check_data, sizes_of
 
@@ -74,7 +75,7 @@ def infer(
             f"got one of {start.model!r} at {start.sizes}"
         )
     forget_when_many()
-    return run_engine(chosen, key, model, data, start, settings)
+    return run_engine(chosen, key, model, with_terms(model, data), start, settings)
 
 
 def _check_key(key: Any) -> None:

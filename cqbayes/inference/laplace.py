@@ -175,7 +175,7 @@ def _part(data: ChoiceData, size: int) -> ChoiceData | None:
     stride = data.num_obs // max(PART, PART_PER_PARAMETER * size)
     if stride < 4:
         return None
-    part = jax.tree.map(lambda column: column[::stride], data)
+    part = jax.tree.map(lambda column: column[::stride], data.without_terms())
     total = jnp.sum(part.weight)
     scale = jnp.where(total > 0, jnp.sum(data.weight) / jnp.where(total > 0, total, 1), 1)
     return eqx.tree_at(lambda d: d.weight, part, part.weight * scale)
@@ -198,7 +198,7 @@ def fit(
     size = layout(model, sizes).size
     check_size("laplace", size)
     at = surface(model, data)
-    begin = jnp.zeros(size) if start is None else start.centre
+    begin = layout(model, sizes).begin if start is None else start.centre
     unknown = jnp.full((size, size), jnp.nan)
     part = _part(data, size)
     if part is None:

@@ -38,7 +38,7 @@ def fit(
     """Draws of the posterior, ``[chain, draw, parameter]``.
 
     Chains start at draws of ``start`` if it is given; otherwise each coordinate of the
-    unconstrained vector starts uniformly in [-1, 1].
+    unconstrained vector starts uniformly within 1 of where searches begin.
 
     Raises:
         InputError: for a ``target_accept`` that is not between 0 and 1.
@@ -48,7 +48,8 @@ def fit(
             f"engine nuts: expected target_accept between 0 and 1, got {target_accept!r}"
         )
     sizes = sizes_of(data)
-    anchor = jnp.zeros(layout(model, sizes).size) if start is None else start.centre
+    first = layout(model, sizes).begin
+    anchor = first if start is None else start.centre
     density = laplace.difference(model, data, anchor)
 
     def chain(key: PRNGKeyArray) -> tuple[Array, dict[str, Array]]:
@@ -58,7 +59,7 @@ def fit(
             target_accept_prob=target_accept,
             dense_mass=dense_mass,
         )
-        begin = _begin(begin_key, start, layout(model, sizes).size)
+        begin = _begin(begin_key, start, first)
         state = kernel.init(run_key, num_warmup, begin, model_args=(), model_kwargs={})
         state = jax.lax.fori_loop(0, num_warmup, lambda _, s: kernel.sample(s, (), {}), state)
 
@@ -88,9 +89,9 @@ def fit(
     return draws, InferenceInfo("nuts", status, stats)
 
 
-def _begin(key: PRNGKeyArray, start: Posterior | None, size: int) -> Array:
+def _begin(key: PRNGKeyArray, start: Posterior | None, first: Array) -> Array:
     if start is None:
-        return jax.random.uniform(key, (size,), minval=-1.0, maxval=1.0)
+        return first + jax.random.uniform(key, first.shape, minval=-1.0, maxval=1.0)
     return start.draw_vector(key)
 
 

@@ -32,7 +32,12 @@ class _Believed(eqx.Module):
     model: PreferenceModel = eqx.field(static=True)
 
     def __call__(self, query: Query) -> Float[Array, " llm"]:
-        return self.model.utility(self.params, Situation(query.context))
+        at = Situation(query.context)
+        if self.model.kept is None:
+            return self.model.utility(self.params, at)
+        # What a query keeps while it waits is told by its number: as often as it is asked.
+        key = jax.random.fold_in(jax.random.key(0), query.identity)
+        return self.model.kept(key, self.params, at)
 
 
 def posterior_population(
@@ -40,13 +45,15 @@ def posterior_population(
 ) -> Population:
     """Populations whose truths are draws of a posterior, on a leading axis of all arrays.
 
-    Queries are drawn from those of the log, with replacement.
+    Queries are drawn from those of the log, with replacement. A model that remembers failures draws
+    with each arrival which LLMs can answer it, and that stays while the query waits.
 
     Raises:
-        InputError: for a model whose utilities need more than the context.
+        InputError: for a model whose utilities need more than the context, and that does not say
+            what a query keeps.
     """
     model = posterior.model
-    if model.needs:
+    if model.needs and not (model.needs == ("failures",) and model.kept is not None):
         raise InputError(
             f"{model.name or 'model'}: expected a model whose utilities need the context alone, "
             f"since simulated users have nothing else; got one that needs {model.needs[0]}"
@@ -59,14 +66,23 @@ def posterior_population(
     form = layout(model, posterior.sizes)
     vectors = jax.vmap(posterior.draw_vector)(jax.random.split(key, num_truths))
     pool = jnp.broadcast_to(jnp.asarray(context, float), (num_truths, *context.shape))
+    arrive = _asked_again if model.kept is None else _asked_anew
     return Population(
-        draw=Partial(_asked_again, pool), utility=_Believed(jax.vmap(form.params)(vectors), model)
+        draw=Partial(arrive, pool), utility=_Believed(jax.vmap(form.params)(vectors), model)
     )
 
 
 def _asked_again(pool: Float[Array, "query dim"], key: PRNGKeyArray) -> Query:
     which = jax.random.randint(key, (), 0, pool.shape[0])
     return Query(pool[which], which.astype(jnp.int32))
+
+
+def _asked_anew(pool: Float[Array, "query dim"], key: PRNGKeyArray) -> Query:
+    """A query of the pool under a number of its own."""
+    which_key, number_key = jax.random.split(key)
+    which = jax.random.randint(which_key, (), 0, pool.shape[0])
+    number = jax.random.randint(number_key, (), 0, jnp.iinfo(jnp.int32).max, jnp.int32)
+    return Query(pool[which], number)
 
 
 def simulate_policies(

@@ -10,14 +10,16 @@ from jaxtyping import Array, Int, PRNGKeyArray
 
 from cqbayes.choice.data import ChoiceData
 from cqbayes.errors import InputError
+from cqbayes.inference import online_memory
 from cqbayes.inference.infer import engine_names, load_engine
 from cqbayes.inference.online import relinearised, update
 from cqbayes.posterior.info import Status
 from cqbayes.posterior.online_gaussian import OnlineGaussian, prior
+from cqbayes.posterior.online_memory import OnlineMemory
 from cqbayes.posterior.posteriors import Posterior
 from cqbayes.preference import PreferenceModel, Sizes, check_data, load_model
 
-QUEUE_COLUMNS = ("attempt",)  # optional columns that the queue's rows have
+QUEUE_COLUMNS = ("attempt", "failures")  # optional columns that the queue's rows have
 
 
 class Believed(NamedTuple):
@@ -37,12 +39,14 @@ class Belief(NamedTuple):
     """Functions that start, update and refit a posterior: a policy's way to learn.
 
     They are as in :class:`cqbayes.policies.policy.Policy`, except that ``update`` takes one more
-    argument, the first: the maximum number of LLMs that a row offers.
+    argument, the first: the maximum number of LLMs that a row offers. ``spread`` is what Thompson
+    draws are scaled by, where a policy is not told another ``alpha``.
     """
 
     init: Callable[[PRNGKeyArray], Believed]
     update: Callable[[int, PRNGKeyArray, Believed, ChoiceData], Believed]
     refit: Callable[[PRNGKeyArray, Believed, ChoiceData], Believed] | None = None
+    spread: float = 1.0
 
 
 def fixed(posterior: Posterior) -> Belief:
@@ -76,6 +80,43 @@ def online(
     before = _nothing(model, sizes) if log is None else log.only(model.needs)
     refit = Partial(_relinearise, model, before) if relinearise else None
     return Belief(init=Partial(_start, begin), update=_update_online, refit=refit)
+
+
+def memory(
+    sizes: Sizes,
+    log: ChoiceData | None = None,
+    *,
+    model: PreferenceModel | None = None,
+    members: tuple[online_memory.Member, ...] = online_memory.MEMBERS,
+) -> Belief:
+    """A belief that knows which LLMs answered each waiting query in vain.
+
+    Args:
+        sizes: numbers of LLMs and context dimensions.
+        log: earlier choices to start from, with ``failures``.
+        model: a :mod:`cqbayes.models.failures_mnl`.
+        members: the priors that are averaged over, each weighed by its evidence.
+
+    Raises:
+        InputError: if the log has no failures.
+    """
+    model = load_model("failures_mnl") if model is None else model
+    begin = online_memory.prior(model, sizes, members)
+    if log is not None:
+        check_data(model, log)
+        begin = jax.jit(online_memory.update)(begin, log)
+    # Draws need not try other LLMs for the sake of a query that failed: memory does.
+    return Belief(init=Partial(_start, begin), update=_update_memory, spread=0.5)
+
+
+def _update_memory(
+    slate_size: int, key: PRNGKeyArray, state: Believed, rows: ChoiceData
+) -> Believed:
+    too_many = jnp.sum((rows.weight > 0) & (jnp.sum(rows.offered, axis=-1) > slate_size))
+    assert isinstance(state.posterior, OnlineMemory)
+    return Believed(
+        online_memory.update(state.posterior, rows, slate_size), state.failures + too_many
+    )
 
 
 def _relinearise(
@@ -151,6 +192,7 @@ def _nothing(model: PreferenceModel, sizes: Sizes) -> ChoiceData:
         choice=jnp.zeros(1, jnp.int32),
         weight=jnp.zeros(1),
         attempt=jnp.ones(1, jnp.int32),
+        failures=jnp.zeros((1, sizes.num_llms), jnp.int32),
     )
     return row.only(model.needs)
 
@@ -183,16 +225,18 @@ def _refit(
 
 
 def check_posterior(posterior: str) -> None:
-    """Refuses a name that is not an engine for policies."""
+    """Refuses a name that is neither ``memory`` nor an engine for policies."""
     # The engine auto decides by diagnostics, which refits do not run.
-    known = [name for name in engine_names() if name != "auto"]
+    known = ["memory", *(name for name in engine_names() if name != "auto")]
     if posterior not in known:
         raise InputError(f"posterior: expected one of {', '.join(known)}, got {posterior!r}")
 
 
 def belief_by_name(posterior: str, sizes: Sizes) -> Belief:
-    """A belief about the disjoint model, updated online or refitted by an engine."""
+    """A belief with memory, or the disjoint model's, updated online or refitted by an engine."""
     check_posterior(posterior)
+    if posterior == "memory":
+        return memory(sizes)
     model = load_model("disjoint_mnl")
     if posterior == "online":
         return online(model, sizes)

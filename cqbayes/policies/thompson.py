@@ -11,13 +11,16 @@ least the true one with a probability that does not fall with the number of LLMs
 Source: Oh and Iyengar, Thompson sampling for multinomial logit contextual bandits, NeurIPS 2019.
 """
 
+from collections.abc import Callable
+
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from cqbayes.choice.assortments import checked_offers
-from cqbayes.choice.data import Situation
+from cqbayes.choice.data import ChoiceData, Situation
 from cqbayes.environments.environment import Action, Observation
 from cqbayes.errors import InputError
 from cqbayes.policies.belief import Belief, Believed
@@ -29,9 +32,10 @@ from cqbayes.preference import utilities
 def thompson(
     belief: Belief,
     slate_size: int = 1,
-    alpha: float = 1.0,
+    alpha: float | None = None,
     *,
     best_of: int = 1,
+    memory: bool = True,
     values: Float[Array, " llm"] | None = None,
 ) -> Policy:
     """Serves ``argmax_{x, S} v(x, S; theta~)`` with ``theta~`` drawn from the posterior.
@@ -39,8 +43,10 @@ def thompson(
     Args:
         belief: how the posterior is kept; see :mod:`cqbayes.policies.belief`.
         slate_size: maximum number of LLMs that answer one query.
-        alpha: scales the draw's deviation from the posterior mean; 0 is greedy.
+        alpha: scales the draw's deviation from the posterior mean; 0 is greedy. Where absent, the
+            belief's own: 1, or 0.5 with memory, where no draw is needed to try another LLM.
         best_of: number of posterior draws; each utility is the largest over them.
+        memory: whether the belief sees which LLMs answered a query in vain, if it can.
         values: worth of each LLM's answer, in [0, 1]; 1 each where absent.
 
     Raises:
@@ -48,13 +54,15 @@ def thompson(
             cannot be filled, or values that are not in [0, 1].
     """
     values = checked_offers(slate_size, values)
+    if alpha is None:
+        alpha = belief.spread if memory else 1.0
     check_not_negative("thompson", alpha=alpha)
     if best_of < 1:
         raise InputError(f"best_of: expected at least one draw, got {best_of}")
     return Policy(
         init=belief.init,
-        select=Partial(_select, slate_size, best_of, jnp.asarray(alpha, float), values),
-        update=Partial(belief.update, slate_size),
+        select=Partial(_select, slate_size, best_of, memory, jnp.asarray(alpha, float), values),
+        update=Partial(_update, belief.update, slate_size, memory),
         refit=belief.refit,
     )
 
@@ -62,13 +70,22 @@ def thompson(
 def _select(
     slate_size: int,
     best_of: int,
+    memory: bool,
     alpha: Array,
     values: Array | None,
     key: PRNGKeyArray,
     state: Believed,
     seen: Observation,
 ) -> Action:
-    situation = Situation(context=seen.context, attempt=seen.attempts + 1)
+    failures = seen.failures
+    if not memory and failures is not None:
+        failures = jnp.zeros_like(failures)
+    if failures is None and "failures" in state.posterior.model.needs:
+        raise InputError(
+            "observation: expected failures, vain answers of each LLM to each waiting query, since "
+            "the belief remembers them; got none"
+        )
+    situation = Situation(context=seen.context, attempt=seen.attempts + 1, failures=failures)
 
     def drawn(key: PRNGKeyArray) -> Array:
         params = state.posterior.draw(key, alpha)
@@ -79,6 +96,19 @@ def _select(
     else:
         utility = jnp.max(jax.vmap(drawn)(jax.random.split(key, best_of)), axis=0)
     return best_pair(utility, seen, slate_size, values)
+
+
+def _update(
+    update: Callable[..., Believed],
+    slate_size: int,
+    memory: bool,
+    key: PRNGKeyArray,
+    state: Believed,
+    rows: ChoiceData,
+) -> Believed:
+    if not memory and rows.failures is not None:
+        rows = eqx.tree_at(lambda r: r.failures, rows, jnp.zeros_like(rows.failures))
+    return update(slate_size, key, state, rows)
 
 
 def build(setup: Setup) -> Policy:

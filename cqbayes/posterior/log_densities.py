@@ -9,10 +9,16 @@ row by row. Both ways give the same results.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 from numpyro.infer.util import potential_energy
 
+from cqbayes.choice.ability_likelihood import (
+    AbilityRows,
+    ability_log_likelihood,
+    ability_rows,
+)
 from cqbayes.choice.data import ChoiceData
 from cqbayes.choice.linear_likelihood import (
     Inner,
@@ -59,6 +65,25 @@ def has_linear_likelihood(model: PreferenceModel) -> bool:
     return model.linear is not None and known
 
 
+def _ability_density(
+    model: PreferenceModel, data: ChoiceData, rows: AbilityRows
+) -> Callable[[Array], Array]:
+    """The posterior of a model of abilities."""
+    assert model.ability is not None
+    prior, form, ability = (
+        log_prior(model, sizes_of(data)),
+        layout(model, sizes_of(data)),
+        model.ability,
+    )
+
+    def density(vector: Array) -> Array:
+        params = form.params(vector)
+        weights, rates = ability.weights(params), ability.rates(params)
+        return prior(vector) + ability_log_likelihood(weights, rates, rows)
+
+    return density
+
+
 class LinearTarget(NamedTuple):
     """The posterior of a model with linear utilities, in parts.
 
@@ -94,6 +119,17 @@ def linear_target(model: PreferenceModel, data: ChoiceData) -> LinearTarget:
     )
 
 
+def with_terms(model: PreferenceModel, data: ChoiceData) -> ChoiceData:
+    """The data with the terms of a model of abilities, where it has them.
+
+    They are counted outside of compiled code, and do not hold for some of the rows alone.
+    """
+    if model.ability is None or model.outcome is not mnl:
+        return data
+    terms = ability_rows(model.ability.features, data)
+    return eqx.tree_at(lambda d: d.terms, data, terms, is_leaf=lambda x: x is None)
+
+
 def log_posterior(model: PreferenceModel, data: ChoiceData) -> Callable[[Array], Array]:
     """Unnormalised log-posterior density of the unconstrained vector ``[parameter]``.
 
@@ -105,4 +141,6 @@ def log_posterior(model: PreferenceModel, data: ChoiceData) -> Callable[[Array],
     """
     if has_linear_likelihood(model):
         return linear_target(model, data).density
+    if model.ability is not None and data.terms is not None:
+        return _ability_density(model, data, data.terms)
     return general_log_posterior(model, sizes_of(data), data)

@@ -66,12 +66,13 @@ class PolicySettings(_Record):
 
     Attributes:
         name: as ``cqbayes simulate --policy`` takes it.
-        posterior: what a Bayesian policy keeps its posterior with: ``online`` or an engine.
+        posterior: what a Bayesian policy keeps its posterior with: ``memory``, which knows the
+            failures of each waiting query, ``online`` or an engine, which know its context alone.
         settings: keywords of the function that makes the policy.
     """
 
     name: str
-    posterior: str = "online"
+    posterior: str = "memory"
     settings: Settings = {}
 
 

@@ -79,6 +79,23 @@ def test_services_of_departed_and_waiting_queries_add_up(key):
     assert (np.diff(arrival_of_departed) > 0).all()
 
 
+def test_failures_are_those_of_each_waiting_query(key):
+    """Counted again from the services alone; queries are told apart by their contexts."""
+    population = synthetic(jax.random.key(5))
+    trace = simulate(key, random(5, 2), retrial_queue(population, 0.5, 2), 600, record=True)
+    rows = jax.tree.map(lambda x: x[0], trace.rows)
+    vain: dict[bytes, np.ndarray] = {}
+    for t in np.flatnonzero(rows.weight > 0):
+        query = rows.context[t].tobytes()
+        before = vain.setdefault(query, np.zeros(5, int))
+        np.testing.assert_array_equal(rows.failures[t], before)
+        if rows.choice[t] == 0:
+            vain[query] = before + rows.offered[t]
+        else:
+            del vain[query]
+    assert max(len(vain), (rows.failures.sum(axis=1) > 2).sum()) > 10
+
+
 def test_against_a_queue_written_apart(key):
     """Random service: compare length, wait and attempts with a plain Python queue's."""
     theta = np.random.default_rng(0).uniform(-2, 2, (3, 2))

@@ -16,7 +16,7 @@ from cqbayes.environments.environment import Observation
 from cqbayes.environments.queue import retrial_queue
 from cqbayes.environments.synthetic import synthetic
 from cqbayes.errors import InputError
-from cqbayes.offpolicy.counterfactual import simulate_policies
+from cqbayes.offpolicy.counterfactual import posterior_population, simulate_policies
 from cqbayes.offpolicy.estimators import (
     doubly_robust,
     expected_reward,
@@ -423,6 +423,37 @@ def test_simulated_policies_have_the_spread_of_what_is_not_known(key):
     value = spread[1e-6].values
     assert abs(value.mean() - 0.5) < 4 * value.std(ddof=1) / np.sqrt(12)
     assert spread[0.7].std() > 1.5 * spread[1e-6].std()
+
+
+def test_simulated_users_remember_where_the_model_does(key):
+    """Whether an LLM can answer a query is drawn with the query, and stays while it waits."""
+    model, sizes = load_model("ability_mnl"), Sizes(2, 1)
+    form = layout(model, sizes)
+    sites = {"can": 0.95, "cannot": 0.05, "hardness": 1.0, "persists": 0.999, "level": 0.0}
+    sites |= {"slope": jnp.zeros(1), "intercept": jnp.array([0.5, 0.0]), "theta": jnp.zeros((2, 1))}
+    centre = form.unconstrain(jax.tree.map(jnp.asarray, sites))
+    posterior = Gaussian(
+        location=centre, factor=1e-6 * jnp.eye(form.size), model=model, sizes=sizes
+    )
+    users = posterior_population(key, posterior, np.zeros((5, 1)), 1)
+    users = jax.tree.map(lambda x: x[0], users)
+    queries = jax.vmap(users.draw)(jax.random.split(key, 4_000))
+    assert len(np.unique(queries.identity)) > 3_990, "each arrival is a query of its own"
+    taken = 1 / (1 + np.exp(-np.asarray(jax.vmap(users.utility)(queries), float)))
+    np.testing.assert_array_equal(
+        taken, 1 / (1 + np.exp(-np.asarray(jax.vmap(users.utility)(queries), float)))
+    )
+    at = Situation(jnp.zeros(1), failures=jnp.zeros(2, jnp.int32))
+    fresh = 1 / (1 + np.exp(-np.asarray(model.utility(form.params(centre), at), float)))
+    assert np.abs(taken.mean(axis=0) - fresh).max() < 4 * 0.5 / np.sqrt(4_000)
+    again = model.utility(form.params(centre), at._replace(failures=jnp.array([1, 0])))
+    vain = 1 - taken[:, 0]
+    found = vain @ taken / vain.sum()
+    assert np.abs(found - 1 / (1 + np.exp(-np.asarray(again, float)))).max() < 0.03
+    other = load_model("attempt_mnl")
+    forgetful = Gaussian(location=centre, factor=jnp.eye(form.size), model=other, sizes=sizes)
+    with pytest.raises(InputError, match="expected a model whose utilities need the context"):
+        posterior_population(key, forgetful, np.zeros((5, 1)), 1)
 
 
 def test_bad_calls(key):
