@@ -15,7 +15,14 @@
 # SPROUT, EmbedLLM and the whole of RouterBench, which the paper reports, are run likewise as soon
 # as `cqbayes data get` has fetched them.
 #
+# Policies that draw from a posterior have memory: they see which LLMs answered a waiting query in
+# vain. `acqb_paper` is ACQB as a function of the context alone, `context_free` is ACQB with memory
+# and without contexts, and `pattern_oracle` is a floor: it knows how often each pattern of scores
+# comes, not which one a query has. A held-out query comes again and again in a run that is longer
+# than the data: how often is written down.
+#
 #     CQBAYES_DATA=FOLDER python analyses/paper_experiments.py [--smoke] [--redraw] [--out FOLDER]
+#         [--only DATA] [--policy NAME] [--seeds N] [--rounds N]
 #
 # The data sets need the extra `embed`; without it, or without files, `paretobandit3` is all.
 
@@ -61,11 +68,15 @@ parser.add_argument("--smoke", action="store_true", help="a tiny run that proves
 parser.add_argument("--redraw", action="store_true", help="only draw, from results in the folder")
 parser.add_argument("--out", type=Path, default=Path("out/paper_experiments"))
 parser.add_argument("--only", action="append", help="a data set; repeat for more")
+parser.add_argument("--policy", action="append", help="a policy; repeat for more")
+parser.add_argument("--seeds", type=int, help="independent repetitions")
+parser.add_argument("--rounds", type=int)
 parser.add_argument("--seed", type=int, default=0)
 settings = parser.parse_args()
 scripts_end_in_one_line()
 out = writable_folder(settings.out)
 rounds, num_seeds, dim = (150, 2, 4) if settings.smoke else (10_000, 32, 16)
+rounds, num_seeds = settings.rounds or rounds, settings.seeds or num_seeds
 
 IN_WORDS = {
     "paretobandit4": {},
@@ -77,11 +88,13 @@ IN_WORDS = {
     "sprout": {},
     "embedllm": {},
 }
-KNOW_MORE = ("oracle", "linear_oracle", "best_single", "fifo_oracle")  # of the truth
+KNOW_MORE = ("oracle", "linear_oracle", "pattern_oracle", "best_single", "fifo_oracle")
 KNOW_HORIZON = ("cqb_eps", "cqb_eta")
-POLICIES = [*policy_names(), "fifo_acqb"]
+POLICIES = [*policy_names(), "fifo_acqb", "acqb_paper"]
 if settings.smoke:
-    POLICIES = ["oracle", "acqb", "greedy", "best_single"]
+    POLICIES = ["oracle", "acqb", "acqb_paper", "greedy", "best_single"]
+if settings.policy:
+    POLICIES = list(dict.fromkeys(["oracle", "acqb", *settings.policy]))
 
 
 # %%
@@ -106,12 +119,15 @@ def run(name: str) -> None:
     population = with_best_linear(from_scores(made.part("test")))
     rate = 0.9 * capacity(population)
     sizes = Sizes(len(made.llms), made.context.shape[1])
-    how = belief.online(load_model("disjoint_mnl"), sizes)
-    setup = Setup(sizes, 1, how, horizon=rounds)
+    setup = Setup(sizes, 1, belief.memory(sizes), horizon=rounds)
+    paper = setup._replace(belief=belief.online(load_model("disjoint_mnl"), sizes))
     results = compare_policies(
         jax.random.key(settings.seed),
         World(population, rate),
-        {policy: (policy, setup) for policy in POLICIES},
+        {
+            policy: ("acqb", paper) if policy == "acqb_paper" else (policy, setup)
+            for policy in POLICIES
+        },
         rounds,
         num_seeds,
         progress=True,
@@ -122,7 +138,13 @@ def run(name: str) -> None:
     ends = {measure: final[measure] for measure in measures}
     numbers = results.performance.assign({**ends, "queue_regret": late.mean("round")})
     facts = provenance(
-        data=name, rounds=rounds, seeds=num_seeds, seed=settings.seed, rate=float(rate), dim=dim
+        data=name,
+        rounds=rounds,
+        seeds=num_seeds,
+        seed=settings.seed,
+        rate=float(rate),
+        dim=dim,
+        arrivals_a_query=round(rounds * float(rate) / len(made.part("test").query_id), 1),
     )
     numbers.attrs.update(facts)
     write_netcdf(numbers, out / f"{name}.nc")

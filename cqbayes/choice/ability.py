@@ -28,6 +28,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(15)
 WEIGHTS = WEIGHTS / WEIGHTS.sum()
+MOST_FAILURES = 63  # of one LLM that are told apart
 LEAST = 1e-15  # of what many failures leave, where ability never stays
 MOST = 40.0  # log-odds from which on an LLM can, or cannot, for sure
 
@@ -90,22 +91,22 @@ def after_failures(
 ) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
     """``W(n) - W(n + 1)`` and ``W(n + 1)``, both divided by ``(1 - cannot)^n``, given ``d``."""
     real = ability.dtype
-    less = jnp.exp(-jnp.minimum(jnp.abs(ability), MOST))
-    larger, smaller = 1 / (1 + less), less / (1 + less)
-    able, unable = jnp.where(ability > 0, larger, smaller), jnp.where(ability > 0, smaller, larger)
+    ability = jnp.clip(ability, -MOST, MOST)
+    able, unable = jax.nn.sigmoid(ability), jax.nn.sigmoid(-ability)
     taken, ratio = cannot + (can - cannot) * able, jnp.asarray((1 - can) / (1 - cannot), real)
     # What the failures leave of three cases: it can, it cannot, and ability does not stay.
     still = persists * able * _power(jnp.broadcast_to(ratio, failures.shape), failures)
     never = persists * unable
     anew = (1 - persists) * jnp.maximum(_power(unable + ratio * able, failures), LEAST)
+    vain = (1 - cannot) * unable + (1 - can) * able  # and not 1 - taken, which is rounded
     success = still * can + never * cannot + anew * taken
-    return success, still * (1 - can) + never * (1 - cannot) + anew * (1 - taken)
+    return success, still * (1 - can) + never * (1 - cannot) + anew * vain
 
 
 @jax.custom_jvp
 def _power(base: Float[Array, "*batch"], n: Int[Array, "*batch"]) -> Float[Array, "*batch"]:
     """``base ** n`` for whole numbers up to 63, by squares: logarithms cost more."""
-    n = jnp.minimum(n, 63)
+    n = jnp.minimum(n, MOST_FAILURES)
     found = jnp.ones(jnp.broadcast_shapes(base.shape, n.shape), base.dtype)
     for bit in range(6):
         found = jnp.where((n >> bit) & 1, found * base, found)
@@ -118,7 +119,7 @@ def _power_slope(at: tuple, along: tuple) -> tuple:
     base, n = at
     found = _power(base, n)
     least = jnp.finfo(base.dtype).tiny
-    return found, jnp.minimum(n, 63) * found / jnp.maximum(base, least) * along[0]
+    return found, jnp.minimum(n, MOST_FAILURES) * found / jnp.maximum(base, least) * along[0]
 
 
 def kept_utility(

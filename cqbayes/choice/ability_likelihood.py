@@ -21,7 +21,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
-from cqbayes.choice.ability import NODES, WEIGHTS, after_failures
+from cqbayes.choice.ability import MOST_FAILURES, NODES, WEIGHTS, after_failures
 from cqbayes.choice.data import ChoiceData, Situation
 
 MULTIPLE = 256  # to which terms and cells are filled up, so that less is compiled
@@ -39,7 +39,10 @@ class AbilityRows(eqx.Module):
 
 
 def ability_rows(features: Callable[[Situation], Array], data: ChoiceData) -> AbilityRows | None:
-    """The terms of choice data; None where a row offers several LLMs, or rows are being traced.
+    """The terms of choice data; None where only rows one by one can tell.
+
+    They do where a row offers several LLMs, outcomes are hidden, rows are being traced, or one LLM
+    failed more often than is told apart.
 
     Args:
         features: ``Situation -> z [feature]``, of the context alone.
@@ -56,6 +59,8 @@ def ability_rows(features: Callable[[Situation], Array], data: ChoiceData) -> Ab
     before, served = np.asarray(data.failures)[live], offered[live].argmax(axis=1)
     after = before.copy()
     after[np.arange(len(after)), served] += choice == 0
+    if (after > MOST_FAILURES).any():  # they are not told apart, and terms do not cancel
+        return None
     none = np.zeros(len(choice), choice.dtype)
     states = np.concatenate([after, before]), np.concatenate([choice, none])
     signed = np.concatenate([weight[live], -weight[live]])

@@ -9,9 +9,12 @@ becomes the one that has its marginal moments along ``z``::
     F <- F - g F phi phi^T              (1 - g |phi|^2)^2 = 1 - |phi|^2 (1 - r) / v
 
 and the sum over nodes itself is the row's evidence for the member. What the row leaves coupled
-between the two blocks is forgotten (assumed-density filtering; Minka 2001).
+between the two blocks is forgotten (assumed-density filtering; Minka 2001): sums ``s_j`` of LLMs
+that were tried are right, while the shared block alone is believed surer than it is, so that an LLM
+which was never tried has somewhat too narrow a prior.
 
 Of several LLMs in one assortment, one after another learns, the others being held at their means.
+A row of weight ``w`` has its likelihood to the power ``w``, which is not as good as ``w`` rows.
 """
 
 from typing import NamedTuple
@@ -156,14 +159,17 @@ def _row(
         at = (shared @ z_shared[k] + block @ z_own[k])[:, None] + deviation[:, None] * nodes
         p = cannot + (can - cannot) * jax.nn.sigmoid(at)
         odds = p / (1 - p)
-        competing = jnp.zeros(can.shape)
+        competing, other = jnp.zeros(can.shape), jnp.zeros(can.shape)
         for m in range(slate_size):
             if m != k:
                 mean = shared @ z_shared[m] + own[llm[m]] @ z_own[m]
                 q = cannot + (can - cannot) * jax.nn.sigmoid(mean)[:, None]
                 competing += jnp.where(there[m], q / (1 - q), 0)
-        likelihood = jnp.where(choice == llm[k] + 1, odds, 1) / (1 + odds + competing)
-        mass = likelihood ** counts[k] * weights
+                other += jnp.where(there[m] & (choice == llm[m] + 1), q / (1 - q), 0)
+        done = jnp.where(choice == 0, 1, jnp.where(choice == llm[k] + 1, odds, other))
+        log_power = counts[k] * (jnp.log(done) - jnp.log1p(odds + competing))
+        peak = jnp.max(log_power, axis=-1)
+        mass = jnp.exp(log_power - peak[:, None]) * weights
         total = jnp.sum(mass, -1)
         mean = jnp.sum(mass * nodes, -1) / total
         ratio = jnp.sum(mass * nodes**2, -1) / total - mean**2
@@ -181,9 +187,10 @@ def _row(
         own = jax.lax.dynamic_update_index_in_dim(own, block, llm[k], 0)
         own_root = jax.lax.dynamic_update_index_in_dim(own_root, root, llm[k], 0)
         if k == 0:
-            evidence = evidence + jnp.where(counts[k] > 0, jnp.log(total), 0)
+            evidence = evidence + jnp.where(counts[k] > 0, peak + jnp.log(total), 0)
     return eqx.tree_at(
         lambda p: (p.shared, p.shared_root, p.own, p.own_root, p.evidence),
         posterior,
-        (shared, shared_root, own, own_root, evidence),
+        # Only differences count: rounding of a large sum would hide what a row adds.
+        (shared, shared_root, own, own_root, evidence - jnp.max(evidence)),
     )

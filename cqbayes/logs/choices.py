@@ -6,9 +6,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from jaxtyping import Int
 
 from cqbayes._tools.tables import unit_rows
 from cqbayes.choice.data import MOST_LEVELS, SILENCE, ChoiceData, choice_data
@@ -251,6 +253,45 @@ def _parts(
         count = rest
     if count:
         yield _data(_padded(_joined(waiting), size), codes, attributes)
+
+
+def with_failures(data: ChoiceData, query: Int[np.ndarray, " obs"]) -> tuple[ChoiceData, int]:
+    """The data with how often each LLM answered each row's query in vain before.
+
+    Args:
+        data: with ``attempt``, of whole queries.
+        query: number of each row's query.
+
+    Returns:
+        The data, and how many rows have a history that is not whole: attempts before them are
+        missing, or have another outcome than a retry. If there are any, the data are as they were.
+
+    Example:
+        >>> from cqbayes.choice.data import choice_data
+        >>> one = np.eye(2, dtype=bool)
+        >>> data = choice_data([[1.0], [1.0]], one, [0, 2], attempt=[1, 2])
+        >>> with_failures(data, np.array([7, 7]))[0].failures.tolist()
+        [[0, 0], [1, 0]]
+    """
+    offered, choice = np.asarray(data.offered), np.asarray(data.choice)
+    attempt = np.ones(len(choice), int) if data.attempt is None else np.asarray(data.attempt)
+    order = np.lexsort((attempt, query))
+    begins = np.append(True, query[order][1:] != query[order][:-1])
+    place = np.arange(len(order))
+    first = np.maximum.accumulate(np.where(begins, place, 0))
+
+    def before(column: np.ndarray) -> np.ndarray:
+        """The sum over the rows of the same query that come before."""
+        total = np.concatenate([np.zeros_like(column[:1]), np.cumsum(column, axis=0)[:-1]])
+        return total - total[first]
+
+    vain = choice[order] == 0
+    whole = (attempt[order] == 1 + place - first) & (before((~vain).astype(int)) == 0)
+    if not whole.all():
+        return data, int((~whole).sum())
+    failures = np.empty(offered.shape, np.int32)
+    failures[order] = before((offered[order] & vain[:, None]).astype(np.int32))
+    return dataclasses.replace(data, failures=jnp.asarray(failures)), 0
 
 
 def _joined(parts: Sequence[Columns]) -> Columns:

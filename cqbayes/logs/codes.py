@@ -182,6 +182,9 @@ def columns_of(
         if need == "attributes":
             found[need] = _attributes(model.name, known, llms, attributes)
             continue
+        if need == "failures":  # queries are fresh
+            found[need] = np.zeros((count, len(llms)), int)
+            continue
         name = COLUMNS[need]
         if need == "attempt" and name not in cells:
             found[need] = np.ones(count, int)

@@ -85,7 +85,7 @@ class Fitted(NamedTuple):
             options: others of :func:`cqbayes.new_queries` (columns that the model needs) and
                 :func:`cqbayes.predict.predictions.acceptance`.
         """
-        columns = ("attributes", "user", "attempt", "time")
+        columns = ("attributes", "user", "attempt", "time", "failures")
         given = {name: options.pop(name) for name in columns if name in options}
         if context is None:
             at = self.log.data.only(self.posterior.model.needs).situation
@@ -94,6 +94,8 @@ class Fitted(NamedTuple):
                 at = jax.tree.map(lambda column: column[rows], at)
                 if at.attempt is not None:
                     at = at._replace(attempt=jnp.ones_like(at.attempt))
+                if at.failures is not None:
+                    at = at._replace(failures=jnp.zeros_like(at.failures))
         else:
             if "attempt" in self.posterior.model.needs:
                 given.setdefault("attempt", np.ones(len(context), int))

@@ -24,7 +24,7 @@ from cqbayes.embeddings.pca import pca
 from cqbayes.embeddings.projection import Projection
 from cqbayes.errors import InputError
 from cqbayes.logs.choice_files import read_choices
-from cqbayes.logs.choices import Coded, choice_data_of
+from cqbayes.logs.choices import Coded, choice_data_of, with_failures
 from cqbayes.logs.formats.importer import importer_names, load_importer
 from cqbayes.logs.retrials import chains
 from cqbayes.logs.retrials.detector import CLASSES, ENDS, Detector, load_detector
@@ -362,6 +362,14 @@ def read_log(
         choice = data.choice.at[np.flatnonzero(inferred)].set(sign)
         data, inferred = dataclasses.replace(data, choice=choice), np.zeros(1)
     own = read.notes if isinstance(read, ServicesReport) else notes(data)
+    query = np.asarray(pc.dictionary_encode(rows["query_id"].combine_chunks()).indices)
+    data, broken = with_failures(data, query)
+    if broken:
+        own = (
+            *own,
+            f"{broken:,} services have a history that is not whole: a model that remembers "
+            "failures cannot be fitted",
+        )
     seconds = rows["timestamp"].cast(pa.int64()).to_numpy() / 1e6
     return Log(
         data,
@@ -369,7 +377,7 @@ def read_log(
         coded.users,
         text.projection,
         text.encoder,
-        query=np.asarray(pc.dictionary_encode(rows["query_id"].combine_chunks()).indices),
+        query=query,
         propensity=np.asarray(pc.fill_null(rows["propensity"], np.nan), np.float64),
         seconds=seconds,
         next_requests=scored,

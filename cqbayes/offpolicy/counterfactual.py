@@ -29,6 +29,7 @@ class _Believed(eqx.Module):
     """The utilities under one draw of a posterior."""
 
     params: Any
+    secret: Any  # a key's numbers: policies know the model, and the number of a query
     model: PreferenceModel = eqx.field(static=True)
 
     def __call__(self, query: Query) -> Float[Array, " llm"]:
@@ -36,7 +37,7 @@ class _Believed(eqx.Module):
         if self.model.kept is None:
             return self.model.utility(self.params, at)
         # What a query keeps while it waits is told by its number: as often as it is asked.
-        key = jax.random.fold_in(jax.random.key(0), query.identity)
+        key = jax.random.fold_in(jax.random.wrap_key_data(self.secret), query.identity)
         return self.model.kept(key, self.params, at)
 
 
@@ -67,9 +68,9 @@ def posterior_population(
     vectors = jax.vmap(posterior.draw_vector)(jax.random.split(key, num_truths))
     pool = jnp.broadcast_to(jnp.asarray(context, float), (num_truths, *context.shape))
     arrive = _asked_again if model.kept is None else _asked_anew
-    return Population(
-        draw=Partial(arrive, pool), utility=_Believed(jax.vmap(form.params)(vectors), model)
-    )
+    secret = jax.random.key_data(jax.random.split(jax.random.fold_in(key, 1), num_truths))
+    users = _Believed(jax.vmap(form.params)(vectors), secret, model)
+    return Population(draw=Partial(arrive, pool), utility=users)
 
 
 def _asked_again(pool: Float[Array, "query dim"], key: PRNGKeyArray) -> Query:
@@ -107,7 +108,8 @@ def simulate_policies(
     Args:
         key: for truths and queues.
         posterior: of users' choices, fitted to the log.
-        context: the queries that come, ``[query, dim]``.
+        context: the queries that come, ``[query, dim]``: those of first attempts, since services
+            count queries more the harder they are.
         setups: by the name in the results: a policy's own name, and its setup, as
             :func:`cqbayes.simulation.comparison.compare_policies` takes them.
         arrival_rate: probability of an arrival in a round.

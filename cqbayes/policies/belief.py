@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, Int, PRNGKeyArray
 
@@ -98,13 +99,20 @@ def memory(
         members: the priors that are averaged over, each weighed by its evidence.
 
     Raises:
-        InputError: if the log has no failures.
+        InputError: if the log has no failures, or rows of other weights than 0 and 1.
     """
     model = load_model("failures_mnl") if model is None else model
     begin = online_memory.prior(model, sizes, members)
     if log is not None:
         check_data(model, log)
-        begin = jax.jit(online_memory.update)(begin, log)
+        weight = np.asarray(log.weight)
+        if not np.isin(weight, (0, 1)).all():
+            raise InputError(
+                "log: expected a row for each service, of weight 1 (or 0), got a weight of "
+                f"{weight[~np.isin(weight, (0, 1))][0]:.3g}"
+            )
+        most = int(np.asarray(log.offered)[weight > 0].sum(axis=1).max())
+        begin = jax.jit(online_memory.update, static_argnums=2)(begin, log, most)
     # Draws need not try other LLMs for the sake of a query that failed: memory does.
     return Belief(init=Partial(_start, begin), update=_update_memory, spread=0.5)
 

@@ -5,8 +5,9 @@ LLM ``j`` to a waiting query::
 
     P(m | n) ~ prod_j (1 - p_mj)^n_j,         argmax_{x, S} v of sum_m P(m | n) p_m
 
-It sees no contexts. What a learner loses to it is what is not known of the population; a learner
-that has contexts which tell something can do better.
+It sees no contexts, and answers that failed beside others count as if each had been offered alone,
+so that it is a floor for one LLM at a time. What a learner loses to it is what is not known of the
+population; a learner that has contexts which tell something can do better.
 
 Source: ours.
 """
@@ -25,6 +26,7 @@ from cqbayes.policies.policy import Policy, best_pair, stateless
 from cqbayes.policies.setup import Setup
 
 NEEDS_TRUTH = True
+STEEPEST = 30.0  # log-odds from which on an answer is taken, or not, for sure
 
 
 def pattern_oracle(
@@ -36,7 +38,7 @@ def pattern_oracle(
         InputError: for a slate that cannot be filled, or values that are not in [0, 1].
     """
     queries = jax.vmap(population.draw)(jax.random.split(jax.random.key(0), NUM_QUERIES))
-    utility = jax.vmap(population.utility)(queries)
+    utility = jnp.clip(jax.vmap(population.utility)(queries), -STEEPEST, STEEPEST)
     values = checked_offers(slate_size, values, utility.shape[-1])
     if not isinstance(utility, Tracer):
         each, count = np.unique(np.asarray(utility), axis=0, return_counts=True)
@@ -56,8 +58,8 @@ def _select(
     assert seen.failures is not None
     vain = seen.failures.astype(pattern.dtype) @ jax.nn.log_sigmoid(-pattern).T
     share = jax.nn.softmax(vain + log_count, axis=-1)
-    taken = share @ jax.nn.sigmoid(pattern)
-    return best_pair(jnp.log(taken) - jnp.log1p(-taken), seen, slate_size, values)
+    taken, retried = share @ jax.nn.sigmoid(pattern), share @ jax.nn.sigmoid(-pattern)
+    return best_pair(jnp.log(taken) - jnp.log(retried), seen, slate_size, values)
 
 
 def build(setup: Setup) -> Policy:

@@ -63,7 +63,7 @@ def thompson(
         init=belief.init,
         select=Partial(_select, slate_size, best_of, memory, jnp.asarray(alpha, float), values),
         update=Partial(_update, belief.update, slate_size, memory),
-        refit=belief.refit,
+        refit=belief.refit if memory or belief.refit is None else Partial(_refit, belief.refit),
     )
 
 
@@ -106,9 +106,20 @@ def _update(
     state: Believed,
     rows: ChoiceData,
 ) -> Believed:
-    if not memory and rows.failures is not None:
-        rows = eqx.tree_at(lambda r: r.failures, rows, jnp.zeros_like(rows.failures))
-    return update(slate_size, key, state, rows)
+    return update(slate_size, key, state, rows if memory else _forgotten(rows))
+
+
+def _refit(
+    refit: Callable[..., Believed], key: PRNGKeyArray, state: Believed, history: ChoiceData
+) -> Believed:
+    return refit(key, state, _forgotten(history))
+
+
+def _forgotten(rows: ChoiceData) -> ChoiceData:
+    """The rows as if each were the first of its query."""
+    if rows.failures is None:
+        return rows
+    return eqx.tree_at(lambda r: r.failures, rows, jnp.zeros_like(rows.failures))
 
 
 def build(setup: Setup) -> Policy:

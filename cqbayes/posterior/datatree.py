@@ -207,6 +207,7 @@ _OF_DATA = {
     "user_code": ("obs",),
     "attempt_number": ("obs",),
     "time_block": ("obs",),
+    "failures": ("obs", "llm"),
 }
 
 

@@ -21,7 +21,8 @@ class OnlineMemory(Posterior):
     """Independent blocks of a shared vector and of one vector an LLM, for every member.
 
     The shared block lies along ``(1, x, -n_j, -log2(1 + n - n_j))``, an LLM's own along
-    ``(1, x, -log2(1 + n - n_j))``. ``root`` are square roots of covariances.
+    ``(1, x, -log2(1 + n - n_j))``. ``root`` are square roots of covariances. ``evidence`` is
+    relative to the best member's.
     """
 
     shared: Float[Array, "member shared"]
@@ -41,7 +42,9 @@ class OnlineMemory(Posterior):
 
     def draw(self, key: PRNGKeyArray, spread: float | Array = 1.0) -> Any:
         member_key, shared_key, own_key = jax.random.split(key, 3)
-        member = jax.random.categorical(member_key, self.evidence)
+        # As a deviation from the mean is scaled: at spread 0 it is the likeliest member.
+        sharper = (self.evidence - jnp.max(self.evidence)) / jnp.maximum(spread, 1e-6)
+        member = jax.random.categorical(member_key, sharper)
         shared, root = self.shared[member], self.shared_root[member]
         shared += spread * (root @ jax.random.normal(shared_key, shared.shape, shared.dtype))
         own, root = self.own[:, member], self.own_root[:, member]
@@ -57,6 +60,7 @@ class OnlineMemory(Posterior):
         return layout(self.model, self.sizes).unconstrain(self.mean())
 
     def mean(self) -> Any:
+        """Means over members, each weighed by its share: no member's own."""
         share = self.share
         own = jnp.einsum("m,jmk->jk", share, self.own)
         return _params(share @ self.shared, own, share @ self.can, share @ self.cannot)

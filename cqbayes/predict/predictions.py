@@ -57,6 +57,7 @@ def new_queries(
     user: Any = None,
     attempt: Any = None,
     time: Any = None,
+    failures: Any = None,
 ) -> Situation:
     """New queries, after checks that the posterior can predict their outcomes.
 
@@ -67,6 +68,8 @@ def new_queries(
         user, attempt, time: ``[query]``, as in :func:`cqbayes.choice_data`. Users and blocks of
             time that are not in the posterior's data are allowed; the model's docstring
             says how it treats them.
+        failures: how often each LLM answered a query in vain, ``[query, llm]``, or ``[llm]`` for
+            all; for a model that remembers them, queries are fresh where absent.
 
     Raises:
         InputError: for arrays that :func:`cqbayes.choice_data` refuses, another number of
@@ -84,7 +87,13 @@ def new_queries(
     count = len(context) if hasattr(context, "__len__") else 1
     everyone = np.ones((count, num_llms), bool)
     given = {"attributes": attributes, "user": user, "attempt": attempt, "time": time}
-    rows = choice_data(context, everyone, np.zeros(count, int), **given)
+    if failures is not None:
+        failures = np.asarray(failures)
+        shape = everyone.shape if failures.ndim == 1 else failures.shape
+        failures = np.broadcast_to(failures, shape)
+    elif "failures" in posterior.model.needs:
+        failures = np.zeros(everyone.shape, int)
+    rows = choice_data(context, everyone, np.zeros(count, int), failures=failures, **given)
     expected = {"dim": rows.dim}
     if rows.attributes is not None and "attributes" in posterior.model.needs:
         expected["num_attributes"] = rows.attributes.shape[-1]

@@ -70,6 +70,24 @@ def test_values_and_slopes_are_finite_far_out():
                 assert all(np.isfinite(x).all() for x in slope), (far, failures, rates)
 
 
+def test_slopes_are_right_where_searches_begin():
+    """At abilities of exactly zero, against differences."""
+
+    def total(ability):
+        found = recalled_utility(ability, jnp.array([1, 0, 2]), CAN, CANNOT, HARDNESS, PERSISTS)
+        return found @ jnp.array([1.0, -0.7, 0.3])
+
+    with jax.enable_x64(True):
+        for at in (jnp.zeros(3), jnp.asarray(ABILITY)):
+            slope = jax.grad(total)(at)
+            bend = jax.hessian(total)(at)
+            for j, step in enumerate(1e-5 * jnp.eye(3)):
+                change = (total(at + step) - total(at - step)) / 2e-5
+                assert float(slope[j]) == pytest.approx(float(change), rel=1e-6)
+                change = (jax.grad(total)(at + step) - jax.grad(total)(at - step)) / 2e-5
+                np.testing.assert_allclose(bend[j], change, rtol=1e-5, atol=1e-8)
+
+
 def test_kept_utilities_have_the_law_that_is_recalled():
     """Users who keep what was drawn fail as often, and as often again, as the law says."""
     keys = jax.random.split(jax.random.key(3), 40_000)

@@ -62,6 +62,7 @@ def test_slates_and_silence_are_taken_row_by_row():
     context, failures = np.ones((2, 1)), np.zeros((2, 2), int)
     slate = choice_data(context, [[True, True], [True, False]], [1, 0], failures=failures)
     silent = choice_data(context, np.eye(2, dtype=bool), [-1, 0], failures=failures)
-    for data in (slate, silent):
+    many = choice_data(context, np.eye(2, dtype=bool), [1, 0], failures=[[0, 70], [0, 70]])
+    for data in (slate, silent, many):
         assert ability_rows(MODEL.ability.features, data) is None
         assert with_terms(MODEL, data).terms is None

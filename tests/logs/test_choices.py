@@ -9,9 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cqbayes.choice.data import choice_data
 from cqbayes.errors import InputError
 from cqbayes.logs.choice_files import read_choices, write_choices
-from cqbayes.logs.choices import choice_data_of, codes_of, minibatches
+from cqbayes.logs.choices import choice_data_of, codes_of, minibatches, with_failures
 from cqbayes.logs.read import notes
 from cqbayes.logs.schema import SERVICES
 from cqbayes.preference import layout, load_model, sizes_of, utilities
@@ -193,3 +194,29 @@ def test_parts_that_are_refused():
     late = _batches([{**_rows(1)[0], "timestamp": NOON + timedelta(days=400)}])
     with pytest.raises(InputError, match="time: expected all rows within the blocks given"):
         list(minibatches(late, 4, codes=codes._replace(users=("u0", "u1", "u2", "u3"))))
+
+
+def test_failures_are_counted_from_chains_of_attempts():
+    """In any order of rows, against a count row by row."""
+    rng = np.random.default_rng(2)
+    rows, expected = [], []
+    for query in range(60):
+        vain = np.zeros(3, int)
+        for attempt in range(1, rng.integers(2, 7)):
+            offered = np.isin(np.arange(3), rng.permutation(3)[: rng.integers(1, 3)])
+            rows.append((query, attempt, offered, 0))
+            expected.append(vain.copy())
+            vain += offered
+        rows[-1] = (*rows[-1][:3], int(rng.choice([0, -1, 1 + np.argmax(rows[-1][2])])))
+    order = rng.permutation(len(rows))
+    query, attempt, offered, choice = (np.array(x)[order] for x in zip(*rows, strict=True))
+    data = choice_data(np.ones((len(rows), 1)), offered, choice, attempt=attempt)
+    found, broken = with_failures(data, query)
+    assert broken == 0
+    np.testing.assert_array_equal(found.failures, np.array(expected)[order])
+    # Without one query's first attempt, its others have no history; no row is guessed.
+    lost = ~((query == query[attempt == 2][0]) & (attempt == 1))
+    part = jax.tree.map(lambda column: column[lost], data)
+    found, broken = with_failures(part, query[lost])
+    assert found.failures is None
+    assert broken == (query[lost] == query[attempt == 2][0]).sum()

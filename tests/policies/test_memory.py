@@ -1,5 +1,6 @@
 """Memory in policies: what they do after vain answers, and a floor that knows the population."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +12,7 @@ from cqbayes.environments.environment import Population, Query
 from cqbayes.environments.queue import retrial_queue
 from cqbayes.environments.scores import from_scores
 from cqbayes.errors import InputError
+from cqbayes.inference.infer import load_engine
 from cqbayes.policies import belief
 from cqbayes.policies.acqb import acqb
 from cqbayes.policies.pattern_oracle import pattern_oracle
@@ -100,3 +102,15 @@ def test_failures_that_are_not_seen_are_asked_for():
     state = policy.init(jax.random.key(0))
     with pytest.raises(InputError, match="observation: expected failures"):
         policy.select(jax.random.key(0), state, seen(np.zeros((2, 2))))
+
+
+def test_without_memory_refits_do_not_see_failures_either(choices):
+    data, _ = choices(seed=0, num_obs=40, num_llms=3, dim=2, slate_size=1, full=True)
+    model = load_model("failures_mnl")
+    how = belief.refitted(load_engine("laplace").fit, model, SIZES)
+    for memory in (True, False):
+        policy = acqb(how, 3, memory=memory)
+        state = policy.init(jax.random.key(0))
+        fresh = eqx.tree_at(lambda d: d.failures, data, jnp.zeros_like(data.failures))
+        one, two = (policy.refit(jax.random.key(1), state, rows) for rows in (data, fresh))
+        assert bool(jnp.all(one.posterior.centre == two.posterior.centre)) == (not memory)
