@@ -83,41 +83,25 @@ def test_a_slate_teaches_each_of_its_llms():
 
 
 def test_evidence_of_slates_does_not_hang_on_the_names_of_llms():
-    """Members are weighed alike if LLMs change places, and near what importance sampling says."""
+    """One of two LLMs is taken nearly always: members are weighed alike whichever comes first."""
     rng = np.random.default_rng(4)
-    members = (Member(), Member(scale=0.0))
+    members = (Member(), Member(can=0.995, cannot=0.005), Member(scale=0.0))
     begin = prior(load_model("failures_mnl"), SIZES, members)
-    context, failures = rng.normal(size=(12, 2)) / 2, rng.poisson(0.4, size=(12, 3))
-    offered = np.array([[1, 1, 0], [1, 0, 1], [0, 1, 1]] * 4, bool)
-    choice = np.array(
-        [0 if rng.random() < 0.3 else 1 + rng.choice(np.flatnonzero(o)) for o in offered]
-    )
-    gaps = []
-    for order in ([0, 1, 2], [2, 0, 1], [1, 2, 0]):
-        place = np.argsort(order)
-        named = np.where(choice > 0, 1 + place[np.maximum(choice, 1) - 1], 0)
-        data = choice_data(context, offered[:, order], named, failures=failures[:, order])
-        after = update(begin, data, 2)
-        gaps.append(float(after.evidence[1] - after.evidence[0]))
-    exact = []
-    for member in range(2):
-        shared_root, own_root = (np.asarray(x, float) for x in (begin.shared_root, begin.own_root))
-        shared = np.asarray(begin.shared[member], float)
-        shared = shared + rng.normal(size=(100_000, 5)) @ shared_root[member].T
-        own = np.einsum("ab,nlb->nla", own_root[0, member], rng.normal(size=(100_000, 3, 4)))
-        total = np.zeros(100_000)
-        for x, n, shown, one in zip(context, failures, offered, choice, strict=True):
-            others = np.log2(1 + n.sum() - n)
-            s = shared[:, :1] + (shared[:, None, 1:3] + own[:, :, 1:3]) @ x + own[:, :, 0]
-            s = s - shared[:, 3:4] * n - (shared[:, 4:5] + own[:, :, 3]) * others
-            can, cannot = members[member].can, members[member].cannot
-            p = cannot + (can - cannot) * expit(s)
-            odds = np.where(shown, p / (1 - p), 0)
-            done = 1 if one == 0 else odds[:, one - 1]
-            total += np.log(done) - np.log1p(odds.sum(axis=1))
-        exact.append(np.log(np.mean(np.exp(total - total.max()))) + total.max())
-    assert np.ptp(gaps) < 0.3
-    assert np.abs(np.array(gaps) - (exact[1] - exact[0])).max() < 0.5
+    context, failures = rng.normal(size=(80, 2)) / 2, np.zeros((80, 3), int)
+    offered = np.tile([True, True, False], (80, 1))
+    taken = rng.random(80) < 0.9
+    found = [
+        update(
+            begin,
+            choice_data(context, offered, np.where(taken, favourite, 0), failures=failures),
+            2,
+        )
+        for favourite in (1, 2)
+    ]
+    # One learns after another: about one unit. Of 80 rows a wrong outcome would make twenty.
+    np.testing.assert_allclose(found[0].evidence, found[1].evidence, atol=2.5)
+    swapped = found[1].own[jnp.array([1, 0, 2])]
+    np.testing.assert_allclose(found[0].own, swapped, atol=0.25)
 
 
 def test_large_weights_stay_finite():
