@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, ParamSpec
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -364,7 +365,7 @@ class Layout(NamedTuple):
     """
 
     size: int
-    begin: Float[Array, " parameter"]
+    begin: Float[np.ndarray, " parameter"]
     unravel: Callable[[Array], Sites]
     constrain: Callable[[Array], Sites]
     unconstrain: Callable[[Sites], Array]
@@ -400,16 +401,18 @@ def _layout(model: PreferenceModel, sizes: Sizes, precision: jnp.dtype) -> Layou
     }
     derived = [name for name, site in trace.items() if site["type"] == "deterministic"]
     bijections = {name: biject_to(site["fn"].support) for name, site in sites.items()}
-    example = {
-        name: jnp.zeros(bijections[name].inverse_shape(jnp.shape(site["value"])), precision)
-        for name, site in sites.items()
-    }
-    flat, unravel = ravel_pytree(example)
     known = dict(model.begin)
-    first = {
-        name: bijections[name].inv(jnp.full_like(x, known[name])) if name in known else x
-        for name, x in example.items()
-    }
+    with jax.ensure_compile_time_eval():  # the layout is kept, and may be made in a trace
+        example = {
+            name: jnp.zeros(bijections[name].inverse_shape(jnp.shape(site["value"])), precision)
+            for name, site in sites.items()
+        }
+        flat, unravel = ravel_pytree(example)
+        first = {
+            name: bijections[name].inv(jnp.full_like(x, known[name])) if name in known else x
+            for name, x in example.items()
+        }
+        begin = np.asarray(ravel_pytree(first)[0])
 
     def constrain(vector: Array) -> Sites:
         return {name: bijections[name](value) for name, value in unravel(vector).items()}
@@ -443,7 +446,7 @@ def _layout(model: PreferenceModel, sizes: Sizes, precision: jnp.dtype) -> Layou
                 f"{name}, got {found}; name them in the model's dims"
             )
     functions = (unravel, constrain, unconstrain, canonical, reported, to_params)
-    return Layout(flat.size, ravel_pytree(first)[0], *functions, dims)
+    return Layout(flat.size, begin, *functions, dims)
 
 
 def _plates(site: dict[str, Any]) -> tuple[str, ...]:

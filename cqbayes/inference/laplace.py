@@ -198,7 +198,7 @@ def fit(
     size = layout(model, sizes).size
     check_size("laplace", size)
     at = surface(model, data)
-    begin = layout(model, sizes).begin if start is None else start.centre
+    begin = jnp.asarray(layout(model, sizes).begin) if start is None else start.centre
     unknown = jnp.full((size, size), jnp.nan)
     part = _part(data, size)
     if part is None:

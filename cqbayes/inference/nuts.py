@@ -48,7 +48,7 @@ def fit(
             f"engine nuts: expected target_accept between 0 and 1, got {target_accept!r}"
         )
     sizes = sizes_of(data)
-    first = layout(model, sizes).begin
+    first = jnp.asarray(layout(model, sizes).begin)
     anchor = first if start is None else start.centre
     density = laplace.difference(model, data, anchor)
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import xarray as xr
 
 from cqbayes.errors import InputError
-from cqbayes.sweep.settings import Cell
+from cqbayes.sweep.settings import Cell, PolicySettings
 
 _SIZES = ("rounds", "num_seeds", "points")
 
@@ -51,7 +51,8 @@ def read_results(folder: str | Path) -> xr.Dataset | pd.DataFrame:
 def label(cell: Cell) -> str:
     """A policy's name with its settings: ``acqb(c=0.5)``."""
     policy = cell.policy
-    given = [] if policy.posterior == "online" else [("posterior", policy.posterior)]
+    usual = PolicySettings.model_fields["posterior"].default
+    given = [] if policy.posterior == usual else [("posterior", policy.posterior)]
     given += sorted(policy.settings.items())
     inside = ", ".join(f"{name}={value}" for name, value in given)
     return f"{policy.name}({inside})" if inside else policy.name

@@ -143,7 +143,7 @@ def test_log_round_trip(log, choices):
         (["simulate", "--data", "nope"], "data: expected one of synthetic, .*paretobandit3"),
         (
             ["simulate", "--posterior", "nope"],
-            "posterior: expected one of hmc, laplace, nuts, online.*'nope'",
+            "posterior: expected one of memory, hmc, laplace, nuts, online.*'nope'",
         ),
         (["simulate", "--arrival-rate", "1.5"], r"arrival rate: expected .*\[0, 1\], got 1.5"),
         (["simulate", "--arrival-rate", "nan"], r"arrival rate: expected .*\[0, 1\], got nan"),

@@ -22,6 +22,7 @@ COLUMNS = {
     "user": np.array([0, 3, 1, 2, 0]),
     "attempt": np.array([1, 2, 9, 1, 3]),
     "time": np.array([0, 1, 2, 2, 0]),
+    "failures": np.array([[0, 0, 0], [1, 0, 0], [2, 1, 0], [0, 0, 3], [0, 1, 0]]),
 }
 MODELS = model_names()
 
