@@ -171,8 +171,10 @@ for name in NAMES:
 # Paired over seeds: what a rival's regret is above ACQB's. It leads where that is positive by more
 # than two standard errors, and is behind where it is negative by more than two.
 #
-# Full runs found (seed 0, 10,000 rounds, 32 seeds, six data sets). ACQB has the shortest queue, or
-# is level with who has, on five of the six; in routing regret it leads most learners, not all:
+# Full runs of before policies had memory, in which `acqb` was what is called `acqb_paper` now (seed
+# 0, 10,000 rounds, 32 seeds, six data sets), found that it had the shortest queue, or was level with
+# who had, on five of the six, and led most learners in routing regret, not all. Full runs with
+# memory are still to be made.
 #
 # - It leads the confidence-bound and MaxWeight rules, `greedy` and `epsilon_greedy` in nearly every
 #   case: `linucb` is level on `routerbench3k`, `ts_qmb` on `routerdc7` and `routellm2`,
