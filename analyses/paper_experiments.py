@@ -172,8 +172,8 @@ for name in NAMES:
 # than two standard errors, and is behind where it is negative by more than two.
 #
 # Full runs of before policies had memory, in which `acqb` was what is called `acqb_paper` now (seed
-# 0, 10,000 rounds, 32 seeds, six data sets), found that it had the shortest queue, or was level with
-# who had, on five of the six, and led most learners in routing regret, not all. Full runs with
+# 0, 10,000 rounds, 32 seeds, six data sets), found that it had the shortest queue, or was level
+# with who had, on five of the six, and led most learners in routing regret, not all. Full runs with
 # memory are still to be made.
 #
 # - It leads the confidence-bound and MaxWeight rules, `greedy` and `epsilon_greedy` in nearly every
