@@ -87,7 +87,7 @@ def fit(
     sizes = sizes_of(data)
     form = layout(model, sizes)
     laplace.check_size("svi", form.size)
-    begin = jnp.zeros(form.size) if start is None else start.centre
+    begin = jnp.asarray(form.begin) if start is None else start.centre
     whole = data.num_obs <= batch_size
 
     def conditioned(rows: ChoiceData) -> None:
@@ -97,7 +97,8 @@ def fit(
 
     def batch(key: PRNGKeyArray) -> ChoiceData:
         index = jax.random.randint(key, (batch_size,), 0, data.num_obs)
-        return data if whole else jax.tree.map(lambda column: column[index], data)
+        rows = data.without_terms()  # which do not hold for some of the rows
+        return data if whole else jax.tree.map(lambda column: column[index], rows)
 
     approximation: AutoContinuous = GUIDES[guide](
         conditioned, init_loc_fn=init_to_value(values=form.constrain(begin))

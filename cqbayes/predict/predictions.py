@@ -89,8 +89,8 @@ def new_queries(
     given = {"attributes": attributes, "user": user, "attempt": attempt, "time": time}
     if failures is not None:
         failures = np.asarray(failures)
-        shape = everyone.shape if failures.ndim == 1 else failures.shape
-        failures = np.broadcast_to(failures, shape)
+        if failures.shape == (num_llms,):
+            failures = np.broadcast_to(failures, everyone.shape)
     elif "failures" in posterior.model.needs:
         failures = np.zeros(everyone.shape, int)
     rows = choice_data(context, everyone, np.zeros(count, int), failures=failures, **given)

@@ -25,8 +25,12 @@ from scipy.special import expit, logit
 
 from cqbayes.choice.data import choice_data
 from cqbayes.errors import InputError
+from cqbayes.inference import svi
 from cqbayes.inference.infer import infer
 from cqbayes.posterior.info import Status
+from cqbayes.posterior.log_densities import with_terms
+from cqbayes.posterior.posteriors import Gaussian
+from cqbayes.predict.predictions import new_queries
 from cqbayes.preference import layout, load_model, sizes_of, utilities
 
 NUM_LLMS, DIM = 3, 2
@@ -169,3 +173,28 @@ def test_the_attempt_follows_from_failures():
     with pytest.raises(InputError, match="failures: expected 0 to"):
         choice_data(np.ones((2, 1)), one, [0, 2], failures=[[0, 0], [-1, 2]])
     assert jnp.issubdtype(data.failures.dtype, jnp.integer)
+
+
+def test_a_history_of_new_queries(choices):
+    """One for all queries, or one each; another shape is refused in one line."""
+    data, _ = choices(seed=0, num_obs=20, slate_size=1, full=True)
+    model, sizes = ability_mnl(), sizes_of(data)
+    size = layout(model, sizes).size
+    posterior = Gaussian(jnp.zeros(size), jnp.eye(size), model=model, sizes=sizes)
+    assert not np.any(new_queries(posterior, np.ones((2, 3))).failures)
+    at = new_queries(posterior, np.ones((2, 3)), failures=[0, 1, 0, 2])
+    assert at.failures.tolist() == [[0, 1, 0, 2]] * 2
+    with pytest.raises(InputError, match="failures: expected integers of shape"):
+        new_queries(posterior, np.ones((2, 3)), failures=[0, 1])
+
+
+def test_minibatches_leave_the_terms_of_all_rows_behind(choices):
+    """They are of all rows together: svi draws some, and finds the same with them and without."""
+    data, _ = choices(seed=0, num_obs=60, slate_size=1, full=True)
+    posteriors = [
+        svi.fit(
+            jax.random.key(0), ability_mnl(), rows, batch_size=16, block_steps=20, max_blocks=1
+        )[0]
+        for rows in (data, with_terms(ability_mnl(), data))
+    ]
+    np.testing.assert_allclose(posteriors[0].centre, posteriors[1].centre, rtol=1e-4, atol=1e-5)
